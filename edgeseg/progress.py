@@ -1,0 +1,47 @@
+"""Progress bars for anything over two seconds; on stderr, so that stdout stays for results."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Progress:
+    """Says nothing: what a library call uses unless it is given a RichProgress."""
+
+    @contextmanager
+    def task(self, description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """A piece of work of `total` steps (None: not known); yields `advance(steps)`."""
+        yield lambda steps: None
+
+
+class RichProgress(Progress):
+    """Bars with elapsed and remaining time on stderr, gone when the work is done."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._open_tasks = 0
+
+    @contextmanager
+    def task(self, description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        if self._open_tasks == 0:
+            self._bars.start()
+        self._open_tasks += 1
+        identifier = self._bars.add_task(description, total=total)
+        try:
+            yield lambda steps: self._bars.advance(identifier, steps)
+        finally:
+            self._bars.remove_task(identifier)
+            self._open_tasks -= 1
+            if self._open_tasks == 0:
+                self._bars.stop()
