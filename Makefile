@@ -7,7 +7,7 @@ DEMO_IMAGE := edgeseg/assets/images/china.jpg
 
 # TensorRT-RTX and OpenVINO have wheels for x86-64 Linux; elsewhere ONNX Runtime is the backend.
 ifeq ($(shell uname -sm),Linux x86_64)
-EXTRAS := dev,openvino,tensorrt-rtx
+EXTRAS := dev,openvino,tensorrt-rtx,cuda
 else
 EXTRAS := dev
 endif

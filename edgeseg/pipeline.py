@@ -1,0 +1,90 @@
+"""The product on one screen: image -> preprocess -> engine -> upsample + argmax -> labels. Needs no torch."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeseg.backends import BACKENDS
+from edgeseg.backends.base import Session
+from edgeseg.bundle import Bundle, check_identity, load_bundle
+from edgeseg.errors import BackendError
+from edgeseg.labels import LabelSet
+from edgeseg.ops.upsample_argmax import upsample_argmax
+from edgeseg.preprocess import Preprocess
+
+
+@dataclass
+class StageTimes:
+    """Milliseconds of one image in each stage."""
+
+    preprocess: float
+    engine: float
+    tail: float
+
+
+class Segmenter:
+    """A loaded bundle: (H, W, 3) uint8 RGB image in, (H, W) uint8 labels out.
+
+    >>> with edgeseg.load("segformer-b0-int8") as segmenter:
+    ...     labels = segmenter(image)
+    """
+
+    def __init__(self, bundle: Bundle, session: Session, threads: int | None = None):
+        self.bundle = bundle
+        self.session = session
+        self.threads = threads
+        self.preprocess = Preprocess.from_json(bundle.manifest["preprocess"])
+        self.label_set = LabelSet.from_json(bundle.manifest["label_set"])
+        self.batch: int | None = bundle.manifest["input"]["shape"][0]  # None: dynamic
+        self.times: StageTimes | None = None  # of the last image
+
+    def __call__(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Labels of every pixel, at the image's own size or the one asked for (height, width)."""
+        begin = time.perf_counter()
+        images = self.preprocess(image)  # (1, 3, h, w)
+        preprocessed = time.perf_counter()
+        logits = self.infer(images)  # (1, num_classes, h / s, w / s)
+        inferred = time.perf_counter()
+        labels = upsample_argmax(logits, size or image.shape[:2], threads=self.threads)[0]  # (H, W)
+        end = time.perf_counter()
+        stages = (preprocessed - begin, inferred - preprocessed, end - inferred)
+        self.times = StageTimes(*(1000 * seconds for seconds in stages))
+        return labels
+
+    def infer(self, images: np.ndarray) -> np.ndarray:
+        """Logits of (1, 3, h, w) images; a static batch is filled by repetition and cut again."""
+        if self.batch in (None, len(images)):
+            return self.session.infer(images)
+        return self.session.infer(np.repeat(images, self.batch, axis=0))[: len(images)]
+
+    def close(self) -> None:
+        self.session.close()
+
+    def __enter__(self) -> "Segmenter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def load(path: str | Path, *, threads: int | None = None) -> Segmenter:
+    """Open a bundle for running: every file is checked, and the backend must be the one it was made for.
+
+    Args:
+        path: a directory that `edgeseg build` wrote.
+        threads: CPU threads for the engine and the tail; the backend's own choice by default.
+
+    Raises:
+        BundleError: the bundle was altered, or made for another version or GPU.
+        BackendError: the backend is not installed, or cannot run here.
+    """
+    bundle = load_bundle(Path(path))
+    backend = BACKENDS[bundle.manifest["backend"]["backend"]]
+    status = backend.probe()
+    if not status.can_run:
+        raise BackendError(f"{path} needs the backend {backend.name}, which cannot run here: {status.reason}")
+    check_identity(bundle, backend.identity())
+    session = backend.open(bundle.path, bundle.manifest["engine"]["file"], bundle.manifest, threads=threads)
+    return Segmenter(bundle, session, threads)
