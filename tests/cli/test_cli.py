@@ -81,6 +81,21 @@ def test_run_writes_labels_and_overlay(bundle, street, tmp_path):
     assert set(report["latency_ms"]) == {"preprocess", "engine", "tail"}
 
 
+def test_run_on_a_video(bundle, tmp_path):
+    from edgeseg.video import VideoReader, write_video
+
+    with write_video(tmp_path / "drive.mp4", 10) as writer:
+        for seed in range(3):
+            writer.write(synthetic_street(seed, (120, 160))[0])
+    process = edgeseg("run", bundle, tmp_path / "drive.mp4", "-o", tmp_path / "out", "--max-frames", 2, "--json")
+    assert process.returncode == 0, process.stderr
+    (entry,) = json.loads(process.stdout)["outputs"]
+    assert entry["overlay"].endswith("drive-overlay.mp4")
+    assert sum(entry["classes"].values()) == pytest.approx(1, abs=1e-3)
+    with VideoReader(entry["overlay"]) as video:
+        assert [frame.shape for frame in video] == [(120, 160, 3)] * 2
+
+
 def test_eval_on_a_generic_tree(bundle, tmp_path):
     for kind in ("images", "labels"):
         (tmp_path / kind / "val").mkdir(parents=True)
