@@ -212,7 +212,13 @@ def _apply_precision(
     scales, notes = _scales(model, network, options, images, progress)
     scales.save(staging / "scales.json")
     with progress.task("insert Q/DQ"):
-        return quantize(model, scales, high_precision=backend.int8_high_precision), notes
+        quantized = quantize(
+            model,
+            scales,
+            high_precision=backend.int8_high_precision,
+            exclude_behind=backend.int8_exclude_behind,
+        )
+    return quantized, notes
 
 
 def _scales(model: "onnx.ModelProto", network: Network, options: BuildOptions, images: Images, progress: Progress):

@@ -30,8 +30,8 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """onnxsim's constant folding, and nothing else of it.
 
     Its graph optimisations are left off because they harm what comes after: they turn each Linear (MatMul + Add) into
-    Reshape + Gemm + Reshape, which runs about as fast and is harder to quantise; they join query, key and value to a Split;
-    and once one of those is switched off, they make com.microsoft::Attention nodes, which only ONNX Runtime knows.
+    Reshape + Gemm + Reshape, which runs about as fast and is harder to quantise; they join query, key and value to a
+    Split; and once these are switched off, they make com.microsoft::Attention nodes, which only ONNX Runtime knows.
     Folding is what matters: it turns the Shape - Slice - Concat chains of exporters into constant sizes.
     """
     import onnxsim

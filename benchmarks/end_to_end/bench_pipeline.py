@@ -9,6 +9,7 @@ unmodified network with resize and argmax in its graph. Runs are interleaved; me
 
 import argparse
 import json
+import logging
 import platform
 import sys
 import tempfile
@@ -35,6 +36,7 @@ DEPTHS = {"b0": [2, 2, 2, 2], "b1": [2, 2, 2, 2], "b2": [3, 4, 6, 3], "b3": [3, 
 def main() -> None:
     args = parse_arguments()
     warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
     height, width = args.size
     image = np.asarray(resized(sample_images()[0][1], height, width))
     with tempfile.TemporaryDirectory() as folder:
@@ -167,13 +169,16 @@ def ours(network: torch.nn.Module, args: argparse.Namespace, folder: Path) -> di
 
 
 def interleave(systems: dict[str, System], image: np.ndarray, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each system, one run of each in turn, so that drift meets all of them alike."""
-    for system in systems.values():
-        for _ in range(3):
-            system(image)
+    """Milliseconds of each system, each in turn, so that drift meets all of them alike.
+
+    A pause and an untimed run stand before each timed one: the threads of the system before spin for a while after
+    their work and would take cores from the next.
+    """
     times: dict[str, list[float]] = {name: [] for name in systems}
     for _ in range(repeats):
         for name, system in systems.items():
+            time.sleep(0.1)
+            system(image)
             begin = time.perf_counter()
             system(image)
             times[name].append(1000 * (time.perf_counter() - begin))

@@ -135,6 +135,7 @@ class Backend(ABC):
 
     name: str
     int8_high_precision: Literal["fp32", "fp16"] = "fp32"  # what an INT8 build computes the rest in
+    int8_exclude_behind: tuple[str, ...] = ()  # operators behind which it gets INT8 wrong: left in floating point there
 
     @abstractmethod
     def probe(self) -> BackendStatus:

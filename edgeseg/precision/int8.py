@@ -19,11 +19,6 @@ from edgeseg.precision.graph import Graph, copy_of, drop_unused, fresh_namer, wi
 from edgeseg.precision.placement import Placement, WeightedOp, find_placement, places_behind
 from edgeseg.precision.ranges import node_keys
 
-# What `quantize` must be told for a backend: OpenVINO (2026.4) computes a convolution of signed INT8 behind a
-# concatenation wrongly, by tens of percent. Sums in 16 bits on CPUs without VNNI are the backends' own business, by
-# session options; see docs/quantization.md.
-BACKEND_OPTIONS: dict[str, dict] = {"openvino": {"exclude_behind": ("Concat",)}}
-
 OPSET = {"fp32": 13, "fp16": 19}  # first with a scale per channel; first with float16 scales
 
 

@@ -5,10 +5,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeseg.backends import BACKENDS
 from edgeseg.calibration import calibrate
 from edgeseg.calibration.scales import Scale
 from edgeseg.errors import CalibrationError, ExportError
-from edgeseg.precision.int8 import BACKEND_OPTIONS, _half_scales, quantize, quantized_weight
+from edgeseg.precision.int8 import _half_scales, quantize, quantized_weight
 from edgeseg.precision.placement import find_placement
 from precision.networks import FLOAT_ONLY, emulate, modules_by_key, network, pictures, rms, run
 
@@ -238,7 +239,7 @@ def test_openvino_options_give_the_numbers_of_the_graph():
     }
     model = model_of(nodes, weights, (1, 5, 64, 96))
     scales = calibrate(model, IMAGES, method="max")
-    quantized = quantize(model, scales, weight_levels=63, **BACKEND_OPTIONS["openvino"])
+    quantized = quantize(model, scales, weight_levels=63, exclude_behind=BACKENDS["openvino"].int8_exclude_behind)
     assert len(pairs(quantized)) == 2
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(quantized.SerializeToString()), "CPU", {"INFERENCE_NUM_THREADS": 1})
