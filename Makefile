@@ -31,7 +31,8 @@ install: $(STAMP)
 
 # torch first and by itself: an open range may bring several GB of CUDA.
 $(STAMP): pyproject.toml CMakeLists.txt $(shell find kernels cmake -type f)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): a few minutes, most of them downloads"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "torch==2.13.*" numpy
 	$(BIN)/python -m pip install --quiet "scikit-build-core>=1.0" cmake ninja
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[$(EXTRAS)]"

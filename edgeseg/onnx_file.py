@@ -168,7 +168,7 @@ def _choose_output(model: onnx.ModelProto, output: str | None, path: Path) -> No
             raise ExportError(f"{path.name} has no output {output!r}; it has {found}")
     if len(values) != 1:
         raise ExportError(
-            f"{path.name} has {len(values)} outputs ({found}); wanted one, the logits (N, C, h, w): pass --output NAME"
+            f"{path.name} has {len(values)} outputs ({found}); wanted one, the logits: pass --onnx-output NAME"
         )
     del model.graph.output[:]
     model.graph.output.extend(values)

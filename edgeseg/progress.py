@@ -14,21 +14,23 @@ class Progress:
 
 
 class RichProgress(Progress):
-    """Bars with elapsed and remaining time on stderr, gone when the work is done."""
+    """Bars with elapsed and remaining time on stderr, gone when it is done; silent where stderr is no terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
         from rich.progress import Progress as Bars
 
+        console = Console(stderr=True)
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._open_tasks = 0
 

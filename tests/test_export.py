@@ -235,7 +235,7 @@ class TestFile:
     def test_several_outputs(self, file):
         softmax = helper.make_node("Softmax", ["logits"], ["scores"], axis=1)
         network_file(file, nodes=[softmax], outputs=[output("logits"), output("scores")])
-        with pytest.raises(ExportError, match=r"has 2 outputs \(logits .*scores .*; wanted one.*pass --output NAME"):
+        with pytest.raises(ExportError, match=r"has 2 outputs \(logits .*scores .*pass --onnx-output NAME"):
             load_onnx(file)
         with pytest.raises(ExportError, match=r"has no output 'mask'; it has logits .*scores"):
             load_onnx(file, output="mask")

@@ -78,7 +78,7 @@ def settle(checkpoint: Checkpoint, model: str | None, num_classes: int | None) -
     _check_names(checkpoint, name)
     if found and num_classes is not None and classes != num_classes:
         raise CheckpointError(
-            f"{holds}, not {num_classes}; leave the number of classes out to take the file's, "
+            f"{holds}, not {num_classes}; leave --dataset out to take the file's, "
             f"or give weights that were trained for {num_classes}"
         )
     if classes is None:

@@ -68,7 +68,7 @@ def test_another_network_is_named(refused, hugging_face, folder):
 
 def test_another_class_count_is_named(refused, hugging_face):
     message = refused(hugging_face, "segformer-b0", 150)
-    assert "with 19 classes in Hugging Face format, not 150; leave the number of classes out" in message
+    assert "with 19 classes in Hugging Face format, not 150; leave --dataset out" in message
     assert "not 150" in refused(hugging_face, None, 150)
 
 
