@@ -1,9 +1,10 @@
 """`edgeseg build`: network -> exact rewrites -> precision -> engine -> gate -> bundle."""
 
 import importlib.metadata
+import importlib.util
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,11 +14,9 @@ import numpy as np
 from edgeseg.backends import choose_backend
 from edgeseg.backends.base import Backend, BuildRequest, Shape
 from edgeseg.bundle import Bundle, BundleWriter, write_json, writing_bundle
-from edgeseg.datasets import calibration_images
-from edgeseg.errors import CalibrationError, VerificationError
-from edgeseg.images import load_image
+from edgeseg.errors import BackendError, CalibrationError, VerificationError
 from edgeseg.progress import Progress
-from edgeseg.samples import sample_images
+from edgeseg.real_images import RealImages
 from edgeseg.sources import Batch, Network, network_from_module, network_from_name, network_from_onnx
 from edgeseg.verify import Verification, verify
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     import onnx
 
 Precision = Literal["fp32", "fp16", "int8"]
-VERIFICATION_IMAGES = 16
+BUILD_PACKAGES = ("torch", "onnx", "onnxsim", "onnxscript", "onnx_ir", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,14 @@ def build(options: BuildOptions, progress: Progress = Progress()) -> Bundle:
     """
     begin = time.perf_counter()
     _check(options)
+    _require_build_packages()
     backend, reason = choose_backend(options.backend, to_build=True, precision=options.precision)
     recipe = _recipe(options, backend)
     target = options.output or Path(_default_name(options, backend))
     with writing_bundle(target, same_recipe=recipe, force=options.force) as writer:
         with progress.task("export to ONNX"):
             network = _open_network(options)
-        images = Images(options, network)
+        images = RealImages(options.calibration_data, options.calibration_images, network.preprocess)
         with progress.task("exact rewrites"):
             model, reports, gmacs = _rewrite(network, options.rewrites)
         model, scales_note = _apply_precision(model, network, options, backend, images, writer.staging, progress)
@@ -110,45 +110,6 @@ def build(options: BuildOptions, progress: Progress = Progress()) -> Bundle:
         return writer.commit(manifest)
 
 
-class Images:
-    """Real images for ranges and for the gate: the user's folder, or the samples that ship with the package."""
-
-    def __init__(self, options: BuildOptions, network: Network):
-        self.folder = options.calibration_data
-        self.preprocess = network.preprocess
-        if self.folder is None:
-            self.source = "sample images of the package"
-            self._paths: Sequence[Path] = ()
-        else:
-            paths = calibration_images(self.folder)
-            self._paths = _spread(paths, max(options.calibration_images, 1))
-            self.source = f"{len(self._paths)} of {len(paths)} images in {self.folder}"
-
-    @property
-    def count(self) -> int:
-        return len(self._paths) if self.folder else len(sample_images())
-
-    def calibration(self) -> Iterator[np.ndarray]:
-        """(1, 3, h, w) float32 batches."""
-        for image in self._load(self._paths):
-            yield self.preprocess(image)
-
-    def verification(self) -> Iterator[np.ndarray]:
-        """At most VERIFICATION_IMAGES of them."""
-        for image in self._load(_spread(self._paths, VERIFICATION_IMAGES)):
-            yield self.preprocess(image)
-
-    @property
-    def verification_count(self) -> int:
-        return min(self.count, VERIFICATION_IMAGES)
-
-    def _load(self, paths: Sequence[Path]) -> Iterator[np.ndarray]:
-        if self.folder is None:
-            yield from (image for _, image in sample_images())
-        else:
-            yield from (load_image(path) for path in paths)
-
-
 def _check(options: BuildOptions) -> None:
     given = [name for name in ("model", "onnx", "module") if getattr(options, name)]
     if len(given) != 1:
@@ -157,6 +118,15 @@ def _check(options: BuildOptions) -> None:
         raise ValueError(f"--calibration-images must be at least 1, got {options.calibration_images}")
     if options.onnx and options.weights:
         raise ValueError("an ONNX file brings its own weights; leave out --weights or --onnx")
+
+
+def _require_build_packages() -> None:
+    missing = [name for name in BUILD_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise BackendError(
+            f"building needs {', '.join(missing)}, which this installation lacks (it can run bundles); "
+            f"pip install 'edgeseg[build]'"
+        )
 
 
 def _open_network(options: BuildOptions) -> Network:
@@ -193,7 +163,7 @@ def _apply_precision(
     network: Network,
     options: BuildOptions,
     backend: Backend,
-    images: Images,
+    images: RealImages,
     staging: Path,
     progress: Progress,
 ) -> tuple["onnx.ModelProto", list[str]]:
@@ -221,7 +191,7 @@ def _apply_precision(
     return quantized, notes
 
 
-def _scales(model: "onnx.ModelProto", network: Network, options: BuildOptions, images: Images, progress: Progress):
+def _scales(model: "onnx.ModelProto", network: Network, options: BuildOptions, images: RealImages, progress: Progress):
     """Shipped scales, or new ones from the user's images; never from anything else."""
     from edgeseg.calibration import calibrate
     from edgeseg.calibration.scales import Scales
@@ -248,7 +218,7 @@ def _verify(
     engine_file: str,
     manifest: dict,
     options: BuildOptions,
-    images: Images,
+    images: RealImages,
     writer: BundleWriter,
     progress: Progress,
 ) -> Verification:
@@ -342,13 +312,6 @@ def _tensor(value) -> dict:
     """Name and shape of a graph input or output; None where a dimension is dynamic."""
     dims = value.type.tensor_type.shape.dim
     return {"name": value.name, "shape": [d.dim_value if d.HasField("dim_value") else None for d in dims]}
-
-
-def _spread(items: Sequence, count: int) -> Sequence:
-    """At most `count` of them, evenly spaced."""
-    if len(items) <= count:
-        return items
-    return [items[round(i * (len(items) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def _counted(batches: Iterator[np.ndarray], advance) -> Iterator[np.ndarray]:

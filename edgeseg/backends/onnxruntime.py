@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
+# Fusing a quantised MatMul with its float bias makes a Gemm, which has no INT8 kernel for one: it would run in float.
+DISABLED_OPTIMIZERS = {"int8": ["MatMulAddFusion"]}
+
+
 class OnnxRuntimeBackend(Backend):
     """The embedded default: any CPU, Arm included, from one file that every machine can read."""
 
@@ -110,7 +114,9 @@ def session_from_model(
         source, name = model if isinstance(model, bytes) else model.SerializeToString(), "the ONNX"  # type: ignore[assignment]
     providers = _providers(onnxruntime.get_available_providers(), precision)
     try:
-        session = onnxruntime.InferenceSession(source, _options(threads), providers=providers)
+        session = onnxruntime.InferenceSession(
+            source, _options(threads), providers=providers, disabled_optimizers=DISABLED_OPTIMIZERS.get(precision, [])
+        )
     except Exception as error:  # the binding has no common base for its errors
         raise BackendError(
             f"ONNX Runtime {onnxruntime.__version__} cannot load {name}: {_first_line(error)}"

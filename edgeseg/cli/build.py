@@ -124,7 +124,7 @@ def _print(report: dict, backend_reason: str) -> None:
         table.add_row(key, value)
     for note in report["notes"]:
         table.add_row("note", note)
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
-    console.print(f"[green]✓[/green] {report['bundle']} in {report['seconds']:.1f} s", soft_wrap=True)
+    console.print(f"✓ {report['bundle']} in {report['seconds']:.1f} s", style="green", soft_wrap=True)
     console.print(f"  next: edgeseg run {report['bundle']} IMAGE", style="dim", soft_wrap=True)

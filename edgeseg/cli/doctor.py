@@ -23,14 +23,14 @@ def doctor(json: bool = JSON_OPTION) -> None:
             *("yes" if status[k] else "no" for k in ("can_build", "usable")),
             status["reason"],
         )
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for name, kernel in report["kernels"].items():
         console.print(f"kernels, {name}: {'yes' if kernel['available'] else 'no'}; {kernel['detail']}", soft_wrap=True)
     for device in report["devices"]:
         console.print(f"device: {device['name']} ({device['detail']})", soft_wrap=True)
     for warning in report["warnings"]:
-        console.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+        console.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     console.print(
         f"`--backend auto` would choose {report['auto']['backend']}: {report['auto']['reason']}", soft_wrap=True
     )
