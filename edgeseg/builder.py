@@ -42,6 +42,7 @@ class BuildOptions:
     max_drop: float | None = None  # points of agreement-mIoU
     backend: str = "auto"
     calibration_data: Path | None = None
+    scales: Path | None = None  # INT8 ranges of an earlier calibration, such as a bundle's scales.json
     calibration_images: int = 64
     calibration_method: Literal["max", "percentile", "entropy", "mse"] = "percentile"
     rewrites: bool = True
@@ -116,6 +117,8 @@ def _check(options: BuildOptions) -> None:
         raise ValueError(f"pass exactly one of --model, --onnx and --module, got {' and '.join(given) or 'none'}")
     if options.calibration_images < 1:
         raise ValueError(f"--calibration-images must be at least 1, got {options.calibration_images}")
+    if options.scales and options.precision != "int8":
+        raise ValueError(f"--scales are INT8 ranges, the build is {options.precision}; add --int8 or leave them out")
     if options.onnx and options.weights:
         raise ValueError("an ONNX file brings its own weights; leave out --weights or --onnx")
 
@@ -192,11 +195,15 @@ def _apply_precision(
 
 
 def _scales(model: "onnx.ModelProto", network: Network, options: BuildOptions, images: RealImages, progress: Progress):
-    """Shipped scales, or new ones from the user's images; never from anything else."""
+    """The user's file, new ones from the user's images, or those that ship; never from anything else."""
     from edgeseg.calibration import calibrate
     from edgeseg.calibration.scales import Scales
 
     identity = {"source_sha256": network.source_sha256, "preprocess": network.preprocess.to_json()}
+    if options.scales is not None:
+        scales = Scales.load(options.scales)
+        scales.check(model=model, **identity)
+        return scales, [f"scales of {options.scales}", *scales.warnings]
     if options.calibration_data is not None:
         with progress.task("calibrate", images.count) as advance:
             batches = _counted(images.calibration(), advance)
@@ -281,7 +288,7 @@ def _default_name(options: BuildOptions, backend: Backend) -> str:
 def rebuild_command(options: BuildOptions, target: Path) -> str:
     """The command line that makes this bundle again."""
     words = ["edgeseg", "build"]
-    for flag in ("model", "onnx", "module", "weights", "dataset", "calibration_data"):
+    for flag in ("model", "onnx", "module", "weights", "dataset", "calibration_data", "scales"):
         if value := getattr(options, flag):
             words += [f"--{flag.replace('_', '-')}", str(value)]
     if options.size:

@@ -128,7 +128,7 @@ def network_from_module(
         preprocess=Preprocess(size),
         params=sum(p.numel() for p in module.parameters()),
         weights=weights or spec,
-        source_sha256=hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest(),
+        source_sha256=_sha256_of_weights(module),
         notes=notes,
     )
 
@@ -192,3 +192,11 @@ def _load_state_dict(module: "nn.Module", path: Path) -> None:
         module.load_state_dict(read_weight_file(path).tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{path} does not fit {type(module).__name__}: {error}") from error
+
+
+def _sha256_of_weights(module: "nn.Module") -> str:
+    """Of names and values, whatever the input size: what scales are checked against."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().double().numpy().tobytes())
+    return digest.hexdigest()

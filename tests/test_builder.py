@@ -100,6 +100,23 @@ def test_batches(own_network, tmp_path, batch):
         np.testing.assert_array_equal(one(image), many(image))
 
 
+def test_scales_serve_again_and_no_other_network(own_network, streets, tmp_path):
+    options = {"module": own_network, "precision": "int8", "backend": "onnxruntime"}
+    first = edgeseg.build(**options, size=(64, 96), calibration_data=streets, output=tmp_path / "first")
+    again = edgeseg.build(**options, size=(64, 96), scales=first.path / "scales.json", output=tmp_path / "again")
+    edgeseg.build(**options, size=(96, 64), scales=first.path / "scales.json", output=tmp_path / "another size")
+    assert (again.path / "model.onnx").read_bytes() == (first.path / "model.onnx").read_bytes()
+    with pytest.raises(CalibrationError, match="calibrate again"):
+        edgeseg.build(
+            model="segformer-b0",
+            size=(64, 96),
+            precision="int8",
+            backend="onnxruntime",
+            scales=first.path / "scales.json",
+            output=tmp_path / "other",
+        )
+
+
 def test_int8_without_images_is_refused(own_network, tmp_path):
     with pytest.raises(CalibrationError, match="--calibration-data DIR"):
         edgeseg.build(module=own_network, size=(64, 96), precision="int8", backend="onnxruntime", output=tmp_path / "b")
@@ -129,6 +146,7 @@ def test_int8_from_noise_is_refused(own_network, rng, tmp_path):
         ({"module": "no_colon"}, ValueError, "PACKAGE:FACTORY"),
         ({"module": "no_such_package:make"}, InputError, "cannot import no_such_package:make"),
         ({"module": "own_network:not_a_network"}, InputError, "is a int; wanted a function"),
+        ({"model": "segformer-b0", "scales": "s.json"}, ValueError, "--scales are INT8 ranges, the build is fp32"),
         ({"model": "segformer-b3"}, InputError, "no checkpoint in the package; pass --weights"),
         ({"model": "segformer-b0", "backend": "abacus"}, ValueError, "unknown backend 'abacus'"),
         ({"model": "segformer-b0", "dataset": "ade20k"}, edgeseg.EdgesegError, "11"),

@@ -40,6 +40,7 @@ def build(
     calibration_data: Path | None = typer.Option(
         None, help="Folder of images like the real ones, for ranges and gate."
     ),
+    scales: Path | None = typer.Option(None, help="INT8 ranges made before, such as a bundle's scales.json."),
     calibration_images: int = typer.Option(64, min=1, help="How many of them."),
     calibration_method: CalibrationMethod = typer.Option(CalibrationMethod.percentile, help="How a range is chosen."),
     no_rewrites: bool = typer.Option(False, "--no-rewrites", help="Leave the graph as it was published."),
@@ -72,6 +73,7 @@ def build(
         max_drop=max_drop,
         backend=backend,
         calibration_data=calibration_data,
+        scales=scales,
         calibration_images=calibration_images,
         calibration_method=calibration_method.value,  # type: ignore[arg-type]
         rewrites=not no_rewrites,
