@@ -139,7 +139,10 @@ def _label_set(
     names: tuple[str, ...] | None = None,
     palette: tuple[tuple[int, int, int], ...] | None = None,
 ) -> tuple[LabelSet, tuple[str, ...]]:
-    """The label set given, or the checkpoint's own, or the one with as many classes, which is then said."""
+    """The label set given, or the one that the checkpoint names, or the one with as many classes, which is then said.
+
+    Transformers writes LABEL_0, LABEL_1, ... where nobody named the classes.
+    """
     if known:
         if known.num_classes != num_classes:
             raise InputError(
@@ -148,14 +151,18 @@ def _label_set(
             )
         return known, ()
     matching = [s for s in LABEL_SETS.values() if s.num_classes == num_classes]
-    if names and len(set(names)) == num_classes:
-        same = [s for s in matching if s.classes == names]
+    if names and len(set(names)) == num_classes and names != tuple(f"LABEL_{i}" for i in range(num_classes)):
+        same = [s for s in matching if _share_in_common(s.classes, names) > 0.5]  # "bed " and "bed", "sofa" and "couch"
         colours = palette or tuple(map(voc_colour, range(num_classes)))
         return (same[0] if same else LabelSet("checkpoint", names, colours)), ()
     if matching:
         guess = matching[0]
         return guess, (f"{num_classes} classes: taken to be those of {guess.name}; --dataset says otherwise",)
     return generic_label_set(num_classes), (f"{num_classes} classes: unknown, so they are numbered",)
+
+
+def _share_in_common(ours: tuple[str, ...], theirs: tuple[str, ...]) -> float:
+    return sum(a.lower() == b.strip().lower() for a, b in zip(ours, theirs, strict=True)) / len(ours)
 
 
 def _import_factory(spec: str) -> "Callable[[], nn.Module]":
