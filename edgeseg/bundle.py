@@ -94,7 +94,7 @@ def check_identity(bundle: Bundle, identity: dict) -> None:
         ours = ", ".join(f"{key} {identity.get(key)}" for key in different)
         raise BundleError(
             f"{bundle.path} was made for {theirs}; here is {ours}. "
-            f"Engines are not portable; rebuild it: {bundle.manifest['rebuild']}"
+            f"It was verified for that alone: install that, or rebuild it: {bundle.manifest['rebuild']}"
         )
 
 
