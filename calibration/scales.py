@@ -1,14 +1,13 @@
 """Scales: the INT8 ranges of a network, where they came from, and when they must not be used."""
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeseg.errors import CalibrationError
+from edgeseg.files import write_atomically
 
 if TYPE_CHECKING:
     import onnx
@@ -134,17 +133,8 @@ class Scales:
         return result
 
     def save(self, path: Path) -> None:
-        """Written whole or not at all: a temporary file beside it, then a rename."""
-        text = json.dumps(self.to_json(), indent=1)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text + "\n")
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        """Written whole or not at all."""
+        write_atomically(path, (json.dumps(self.to_json(), indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> "Scales":
