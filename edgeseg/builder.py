@@ -5,7 +5,7 @@ import importlib.util
 import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import onnx
 
 Precision = Literal["fp32", "fp16", "int8"]
+REBUILD_OPTIONS = (
+    *("model", "onnx", "onnx_output", "module", "weights", "dataset", "size", "batch", "max_drop", "backend"),
+    *("calibration_data", "calibration_images", "calibration_method", "scales"),
+)
 BUILD_PACKAGES = ("torch", "onnx", "onnxsim", "onnxscript", "onnx_ir", "safetensors")
 
 
@@ -202,7 +206,7 @@ def _scales(model: "onnx.ModelProto", network: Network, options: BuildOptions, i
     identity = {"source_sha256": network.source_sha256, "preprocess": network.preprocess.to_json()}
     if options.scales is not None:
         scales = Scales.load(options.scales)
-        scales.check(model=model, **identity)
+        scales.check(**identity)  # the places are checked by `quantize`
         return scales, [f"scales of {options.scales}", *scales.warnings]
     if options.calibration_data is not None:
         with progress.task("calibrate", images.count) as advance:
@@ -215,7 +219,7 @@ def _scales(model: "onnx.ModelProto", network: Network, options: BuildOptions, i
             f"a folder of about {options.calibration_images} images like those the network will see"
         )
     scales = Scales.load(network.bundled.scales_path if options.rewrites else network.bundled.plain_scales_path)
-    scales.check(model=model, **identity)
+    scales.check(**identity)  # the places are checked by `quantize`
     return scales, [f"scales that ship with {network.weights}"]
 
 
@@ -243,8 +247,8 @@ def _verify(
     reference = session_from_model(network.onnx)
     with session, reference, progress.task("verify", images.verification_count) as advance:
         verification = verify(
-            _at_batch(reference.infer, options.batch),
-            _at_batch(session.infer, options.batch),
+            reference.infer_one,
+            session.infer_one,
             _counted(images.verification(), advance),
             network.label_set.classes,
             options.precision,
@@ -254,21 +258,13 @@ def _verify(
             image_source=images.source,
         )
     if not verification.passed:
-        error = VerificationError(
+        raise VerificationError(
             f"the {options.precision} build fails the gate and was not kept: {'; '.join(verification.failures)}. "
             f"Calibrate on images like the real ones (--calibration-data), choose a higher precision, "
-            f"or allow more with --max-drop"
+            f"or allow more with --max-drop",
+            verification,
         )
-        error.verification = replace(verification, passed=False)  # type: ignore[attr-defined]
-        raise error
     return verification
-
-
-def _at_batch(infer, batch: Batch):
-    """Feed single images to a network of a static batch."""
-    if isinstance(batch, tuple) or batch == 1:
-        return infer
-    return lambda images: infer(np.repeat(images, batch, axis=0))[: len(images)]
 
 
 def _recipe(options: BuildOptions, backend: Backend) -> dict:
@@ -286,24 +282,26 @@ def _default_name(options: BuildOptions, backend: Backend) -> str:
 
 
 def rebuild_command(options: BuildOptions, target: Path) -> str:
-    """The command line that makes this bundle again."""
+    """The command line that makes this bundle again: every option that is not at its default."""
+    defaults = BuildOptions()
     words = ["edgeseg", "build"]
-    for flag in ("model", "onnx", "module", "weights", "dataset", "calibration_data", "scales"):
-        if value := getattr(options, flag):
-            words += [f"--{flag.replace('_', '-')}", str(value)]
-    if options.size:
-        words += ["--size", "x".join(map(str, options.size))]
-    if options.batch != 1:
-        words += [
-            "--batch",
-            ":".join(map(str, options.batch)) if isinstance(options.batch, tuple) else str(options.batch),
-        ]
+    for name in REBUILD_OPTIONS:
+        value = getattr(options, name)
+        if value != getattr(defaults, name):
+            words += [f"--{name.replace('_', '-')}", _spelled(name, value)]
+    for capability in options.compute_capabilities:
+        words += ["--compute-capability", capability]
     words += [f"--{options.precision}"]
-    if options.backend != "auto":
-        words += ["--backend", options.backend]
     if not options.rewrites:
         words += ["--no-rewrites"]
     return shlex.join([*words, "-o", str(target)])
+
+
+def _spelled(name: str, value: Any) -> str:
+    """An option's value as the command line takes it."""
+    if isinstance(value, tuple):
+        return ("x" if name == "size" else ":").join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _profiles(model: "onnx.ModelProto", batch: Batch) -> dict[str, tuple[Shape, Shape, Shape]]:

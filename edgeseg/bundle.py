@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeseg.errors import BundleError
+from edgeseg.files import sync
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -119,11 +119,11 @@ class BundleWriter:
         manifest["manifest_sha256"] = _manifest_digest(manifest)
         write_json(self.staging / MANIFEST, manifest)
         for file in [*files, self.staging / MANIFEST]:
-            _fsync(file)
-        _fsync(self.staging)
+            sync(file)
+        sync(self.staging)
         self.staging.chmod(0o755)
         _swap(self.staging, self.target)
-        _fsync(self.target.parent)
+        sync(self.target.parent)
         return Bundle(self.target, manifest)
 
 
@@ -233,11 +233,3 @@ def _swap(staging: Path, target: Path) -> None:
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

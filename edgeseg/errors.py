@@ -1,6 +1,11 @@
 """What can go wrong in the world. Wrong arguments are ValueError; the rest is one of these, with a message in three
 parts: what came, what was wanted, what to do. The command line prints the message alone and exits with 1."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeseg.verify import Verification
+
 
 class EdgesegError(Exception):
     """Base of all of them."""
@@ -35,4 +40,8 @@ class BundleError(EdgesegError):
 
 
 class VerificationError(EdgesegError):
-    """The build does not reproduce the FP32 reference closely enough."""
+    """The build does not reproduce the FP32 reference closely enough; `verification` holds what the gate saw."""
+
+    def __init__(self, message: str, verification: "Verification"):
+        super().__init__(message)
+        self.verification = verification

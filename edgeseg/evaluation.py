@@ -49,18 +49,7 @@ def evaluate(
                 make_folder(save)
                 save_labels(save / f"{sample.name}.png", labels, segmenter.label_set)
             advance(1)
-    return metrics_report(SegmentationMetrics.from_confusion(matrix, classes)) | {
+    return SegmentationMetrics.from_confusion(matrix, classes).to_json() | {
         "images": len(samples),
         "split": dataset.split,
-    }
-
-
-def metrics_report(metrics: SegmentationMetrics) -> dict:
-    """The four metrics of the FCN paper and the IoU of each class; fractions between 0 and 1."""
-    return {
-        "miou": metrics.miou,
-        "pixel_accuracy": metrics.pixel_accuracy,
-        "mean_accuracy": metrics.mean_accuracy,
-        "frequency_weighted_iou": metrics.frequency_weighted_iou,
-        "per_class_iou": metrics.per_class_iou,
     }

@@ -51,10 +51,10 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
         yield temporary
         try:
             if durable:
-                _sync(temporary)
+                sync(temporary)
             temporary.replace(path)
             if durable:
-                _sync(path.parent)
+                sync(path.parent)
         except OSError as error:
             raise write_error(path, error) from error
     finally:
@@ -91,7 +91,8 @@ def write_error(path: Path, error: OSError) -> EdgesegError:
     return EdgesegError(f"cannot write {path}: {reason}")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -51,9 +51,13 @@ def overlay(
 
 def class_shares(labels: np.ndarray, label_set: LabelSet) -> dict[str, float]:
     """Share of all pixels of each class that is there, the largest first; void pixels count in the whole only."""
-    counts = np.bincount(labels.ravel(), minlength=256)
+    return shares_of_counts(np.bincount(labels.ravel(), minlength=256), label_set)
+
+
+def shares_of_counts(counts: np.ndarray, label_set: LabelSet) -> dict[str, float]:
+    """The same from the number of pixels of each of the 256 ids."""
     present = [i for i in np.argsort(-counts, kind="stable") if counts[i] and i < label_set.num_classes]
-    return {label_set.classes[i]: float(counts[i] / labels.size) for i in present}
+    return {label_set.classes[i]: float(counts[i] / counts.sum()) for i in present}
 
 
 def side_by_side(*images: np.ndarray, gap: int = 8) -> np.ndarray:

@@ -37,7 +37,6 @@ class Segmenter:
         self.threads = threads
         self.preprocess = Preprocess.from_json(bundle.manifest["preprocess"])
         self.label_set = LabelSet.from_json(bundle.manifest["label_set"])
-        self.batch: int | None = bundle.manifest["input"]["shape"][0]  # None: dynamic
         self.times: StageTimes | None = None  # of the last image
 
     def __call__(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -45,19 +44,13 @@ class Segmenter:
         begin = time.perf_counter()
         images = self.preprocess(image)  # (1, 3, h, w)
         preprocessed = time.perf_counter()
-        logits = self.infer(images)  # (1, num_classes, h / s, w / s)
+        logits = self.session.infer_one(images)  # (1, num_classes, h / s, w / s)
         inferred = time.perf_counter()
         labels = upsample_argmax(logits, size or image.shape[:2], threads=self.threads)[0]  # (H, W)
         end = time.perf_counter()
         stages = (preprocessed - begin, inferred - preprocessed, end - inferred)
         self.times = StageTimes(*(1000 * seconds for seconds in stages))
         return labels
-
-    def infer(self, images: np.ndarray) -> np.ndarray:
-        """Logits of (1, 3, h, w) images; a static batch is filled by repetition and cut again."""
-        if self.batch in (None, len(images)):
-            return self.session.infer(images)
-        return self.session.infer(np.repeat(images, self.batch, axis=0))[: len(images)]
 
     def close(self) -> None:
         self.session.close()

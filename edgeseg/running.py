@@ -8,7 +8,7 @@ import numpy as np
 from edgeseg.errors import InputError
 from edgeseg.files import make_folder
 from edgeseg.images import find_images, load_image, save_image, save_labels
-from edgeseg.overlay import class_shares
+from edgeseg.overlay import class_shares, shares_of_counts
 from edgeseg.overlay import overlay as draw_overlay
 from edgeseg.pipeline import Segmenter
 from edgeseg.progress import Progress
@@ -117,8 +117,7 @@ def _run_video(
                 counts += np.bincount(labels.ravel(), minlength=256)
                 writer.write(draw_overlay(frame, labels, segmenter.label_set, alpha=alpha))
                 advance(1)
-    classes = segmenter.label_set.classes
-    shares = {c: round(float(n / counts.sum()), 6) for c, n in zip(classes, counts, strict=False) if n}
+    shares = shares_of_counts(counts, segmenter.label_set)
     return {"input": source, "labels": None, "overlay": str(path), "classes": shares, "skipped": reader.skipped}
 
 

@@ -163,3 +163,22 @@ def test_the_rebuild_command_names_what_differs_from_the_defaults(tmp_path):
     assert rebuild_command(options, tmp_path) == (
         f"edgeseg build --model segformer-b0 --size 64x96 --batch 1:2:4 --int8 --no-rewrites -o {tmp_path}"
     )
+
+
+def test_the_rebuild_command_spells_every_option_that_matters(tmp_path):
+    options = BuildOptions(
+        onnx=tmp_path / "n.onnx",
+        onnx_output="logits",
+        precision="int8",
+        max_drop=2.5,
+        backend="tensorrt-rtx",
+        calibration_data=tmp_path,
+        calibration_images=16,
+        calibration_method="max",
+        compute_capabilities=("8.6", "8.9"),
+    )
+    assert rebuild_command(options, tmp_path / "b") == (
+        f"edgeseg build --onnx {tmp_path}/n.onnx --onnx-output logits --max-drop 2.5 --backend tensorrt-rtx "
+        f"--calibration-data {tmp_path} --calibration-images 16 --calibration-method max "
+        f"--compute-capability 8.6 --compute-capability 8.9 --int8 -o {tmp_path}/b"
+    )

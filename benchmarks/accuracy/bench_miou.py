@@ -9,7 +9,7 @@ preprocessing and tail), all of them interleaved in one run.
 import argparse
 import json
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from edgeseg.datasets import open_dataset
 from edgeseg.doctor import examine
 from edgeseg.evaluation import evaluate
 from edgeseg.progress import RichProgress
+from edgeseg.timing import interleave
 
 BUILDS = (("torch", "fp32"), *((b, p) for b in ("onnxruntime", "openvino") for p in ("fp32", "fp16", "int8")))
 
@@ -56,26 +57,15 @@ def main() -> None:
                 }
             )
         image, _ = dataset[0].load()
-        for row, median in zip(rows, interleave(segmenters, image, args.repeats), strict=True):
-            row["median_ms"] = round(median, 2)
+        names = [f"{row['backend']}-{row['precision']}" for row in rows]
+        systems = {name: partial(segmenter, image) for name, segmenter in zip(names, segmenters, strict=True)}
+        for row, times in zip(rows, interleave(systems, args.repeats).values(), strict=True):
+            row["median_ms"] = round(float(np.median(times)), 2)
     report = {"environment": examine()["devices"], "images": len(dataset), "split": dataset.split, "rows": rows}
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(report, indent=2) + "\n")
     print(markdown(rows))
-
-
-def interleave(segmenters: list, image: np.ndarray, repeats: int) -> list[float]:
-    """Median milliseconds of each; a pause and an untimed run before each timed one, as in `bench_pipeline.py`."""
-    times: list[list[float]] = [[] for _ in segmenters]
-    for _ in range(repeats):
-        for segmenter, own in zip(segmenters, times, strict=True):
-            time.sleep(0.1)
-            segmenter(image)
-            begin = time.perf_counter()
-            segmenter(image)
-            own.append(1000 * (time.perf_counter() - begin))
-    return [float(np.median(own)) for own in times]
 
 
 def markdown(rows: list[dict]) -> str:

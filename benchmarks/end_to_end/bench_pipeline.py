@@ -13,9 +13,9 @@ import logging
 import platform
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from edgeseg.backends import BACKENDS
 from edgeseg.doctor import examine
 from edgeseg.preprocess import Preprocess
 from edgeseg.samples import sample_images
+from edgeseg.timing import interleave
 
 System = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) uint8 -> (H, W) integer labels
 DEPTHS = {"b0": [2, 2, 2, 2], "b1": [2, 2, 2, 2], "b2": [3, 4, 6, 3], "b3": [3, 4, 18, 3]}
@@ -41,9 +42,9 @@ def main() -> None:
     image = np.asarray(resized(sample_images()[0][1], height, width))
     with tempfile.TemporaryDirectory() as folder:
         network = reference_network(args.variant, args.classes)
-        systems = {**baselines(network, args.size, Path(folder)), **ours(network, args, Path(folder))}
+        systems = {**baselines(network, args, Path(folder)), **ours(network, args, Path(folder))}
         labels = {name: np.asarray(system(image)).astype(np.int64) for name, system in systems.items()}
-        times = interleave(systems, image, args.repeats)
+        times = interleave({n: partial(s, image) for n, s in systems.items()}, args.repeats)
     reference = labels["transformers eager"]
     rows = [
         {
@@ -116,12 +117,12 @@ class WithTail(torch.nn.Module):
         return torch.nn.functional.interpolate(logits, self.size, mode="bilinear", align_corners=False).argmax(1)
 
 
-def baselines(network: torch.nn.Module, size: tuple[int, int], folder: Path) -> dict[str, System]:
+def baselines(network: torch.nn.Module, args: argparse.Namespace, folder: Path) -> dict[str, System]:
     import onnxruntime
     import openvino
 
-    args = parse_arguments()
-    preprocess = Preprocess(tuple(size))
+    size = tuple(args.size)
+    preprocess = Preprocess(size)
     whole = WithTail(network, size).eval()
     systems: dict[str, System] = {}
 
@@ -166,23 +167,6 @@ def ours(network: torch.nn.Module, args: argparse.Namespace, folder: Path) -> di
             )
             systems[f"edgeseg {backend}"] = edgeseg.load(bundle.path)
     return systems
-
-
-def interleave(systems: dict[str, System], image: np.ndarray, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each system, each in turn, so that drift meets all of them alike.
-
-    A pause and an untimed run stand before each timed one: the threads of the system before spin for a while after
-    their work and would take cores from the next.
-    """
-    times: dict[str, list[float]] = {name: [] for name in systems}
-    for _ in range(repeats):
-        for name, system in systems.items():
-            time.sleep(0.1)
-            system(image)
-            begin = time.perf_counter()
-            system(image)
-            times[name].append(1000 * (time.perf_counter() - begin))
-    return times
 
 
 def environment() -> dict:

@@ -92,6 +92,11 @@ class Session(ABC):
         self._check(images)
         return self._infer(np.ascontiguousarray(images))
 
+    def infer_one(self, image: np.ndarray) -> np.ndarray:
+        """`infer` for one (1, 3, h, w) image; a larger static batch is filled by repetition and cut again."""
+        batch = self.input_shape[0] or 1
+        return self.infer(np.repeat(image, batch, axis=0))[:1] if batch > 1 else self.infer(image)
+
     def layers(self) -> list[dict[str, Any]] | None:
         """The engine's own layers, one dict each; None where the runtime does not tell."""
         return None

@@ -85,9 +85,8 @@ def build(
     try:
         bundle = build_bundle(options, RichProgress())
     except VerificationError as error:
-        verification = getattr(error, "verification", None)
-        if json and verification:
-            print_json({"bundle": None, "verification": verification.to_json()})
+        if json:
+            print_json({"bundle": None, "verification": error.verification.to_json()})
         raise
     report = bundle.report() | {"seconds": bundle.manifest["seconds"]}
     if json:
