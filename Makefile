@@ -35,7 +35,8 @@ $(STAMP): pyproject.toml CMakeLists.txt $(shell find kernels cmake -type f)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "torch==2.13.*" numpy
 	$(BIN)/python -m pip install --quiet "scikit-build-core>=1.0" cmake ninja
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[$(EXTRAS)]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[$(EXTRAS)]" \
+		-C cmake.define.EDGESEG_EMULATION=ON -C cmake.define.EDGESEG_WARNINGS_AS_ERRORS=ON
 	touch $(STAMP)
 
 clean:

@@ -10,12 +10,14 @@ import contextlib
 import ctypes
 import functools
 import importlib.metadata
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from edgeseg.errors import EdgesegError
+from edgeseg.errors import BackendError, EdgesegError
 
-KERNELS_VERSION = 1
+KERNELS_VERSION = 2
 """The number of ``edgeseg_kernels.h`` that this Python code was written for."""
 
 INSTRUCTION_SETS = {"automatic": 0, "portable": 1, "avx2": 2, "avx512": 3, "lanes16": 4}
@@ -33,10 +35,14 @@ def library_path(name: str) -> Path | None:
     """Where ``lib<name>`` of this installation lies, or None.
 
     An editable install keeps compiled files in site-packages and Python files in the checkout, so every folder of the
-    package is looked through, and then the installed distribution.
+    package is looked through, and then the installed distribution. Who works on the kernels can point EDGESEG_LIBRARIES
+    at a folder of freshly built libraries instead.
     """
     import edgeseg
 
+    if folder := os.environ.get("EDGESEG_LIBRARIES"):
+        path = Path(folder) / f"lib{name}{_SUFFIX}"
+        return path if path.is_file() else None
     folders = [Path(folder) for folder in edgeseg.__path__]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         folders.append(Path(str(importlib.metadata.distribution("edgeseg").locate_file("edgeseg"))))
@@ -48,11 +54,11 @@ def library_path(name: str) -> Path | None:
 
 
 @functools.cache
-def _load() -> ctypes.CDLL | str:
+def _load(name: str = "edgeseg_kernels") -> ctypes.CDLL | str:
     """The library, or why there is none."""
-    path = library_path("edgeseg_kernels")
+    path = library_path(name)
     if path is None:
-        return f"libedgeseg_kernels{_SUFFIX} is not in this installation; {_REBUILD}"
+        return f"lib{name}{_SUFFIX} is not in this installation; {_REBUILD}"
     try:
         library = ctypes.CDLL(str(path))
         library.edgeseg_kernels_version.restype = ctypes.c_int32
@@ -61,19 +67,8 @@ def _load() -> ctypes.CDLL | str:
         return f"{path} cannot be loaded ({error}); {_REBUILD}"
     if version != KERNELS_VERSION:
         return f"{path} has interface version {version}, this edgeseg wants {KERNELS_VERSION}; {_REBUILD}"
-
-    pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    library.edgeseg_status_message.argtypes = [number]
-    library.edgeseg_status_message.restype = ctypes.c_char_p
-    library.edgeseg_instruction_set_name.argtypes = [number]
-    library.edgeseg_instruction_set_name.restype = ctypes.c_char_p
-    library.edgeseg_cpu_instruction_set.restype = number
-    library.edgeseg_can_run.argtypes = [number]
-    library.edgeseg_can_run.restype = number
-    library.edgeseg_upsample_argmax_f32.argtypes = [pointer, pointer, *[size] * 6, number, number]
-    library.edgeseg_upsample_argmax_f32.restype = number
-    library.edgeseg_normalize_image_u8.argtypes = [pointer, pointer, pointer, size, size, number]
-    library.edgeseg_normalize_image_u8.restype = number
+    for text in (library.edgeseg_status_message, library.edgeseg_instruction_set_name, library.edgeseg_cuda_error):
+        text.restype = ctypes.c_char_p
     return library
 
 
@@ -82,25 +77,48 @@ def available() -> bool:
     return not isinstance(_load(), str)
 
 
-def load() -> ctypes.CDLL:
-    """The kernel library with its functions' types set.
+def load(name: str = "edgeseg_kernels") -> ctypes.CDLL:
+    """The kernel library; ``edgeseg_emulated`` is the one whose CUDA kernels run on the CPU, for tests.
 
     Raises:
         KernelsUnavailableError: there is none that fits; the message says what to do.
     """
-    library = _load()
+    library = _load(name)
     if isinstance(library, str):
         raise KernelsUnavailableError(library)
     return library
+
+
+_TYPES = {"p": ctypes.c_void_p, "q": ctypes.c_int64, "i": ctypes.c_int32, "f": ctypes.c_float}
+
+
+@functools.cache
+def function(name: str, parameters: str, library: str = "edgeseg_kernels") -> Callable[..., int]:
+    """A C function that returns a status, for :func:`check`.
+
+    Args:
+        name: as in ``edgeseg_kernels.h``.
+        parameters: one letter each: p an address, q int64, i int32, f float.
+        library: see :func:`load`.
+    """
+    found = getattr(load(library), name)
+    found.argtypes = [_TYPES[letter] for letter in parameters]
+    found.restype = ctypes.c_int32
+    return found
 
 
 def check(code: int, what: str) -> None:
     """Raises what a kernel's status means; ``what`` begins the message."""
     if code == 0:
         return
-    message = f"{what}: {load().edgeseg_status_message(code).decode()}"
+    library = load()
+    message = f"{what}: {library.edgeseg_status_message(code).decode()}"
     if code == 3:
         raise MemoryError(message)
+    if code == 4:
+        raise KernelsUnavailableError(message)
+    if code == 5:
+        raise BackendError(f"{message}: {library.edgeseg_cuda_error().decode()}")
     raise ValueError(message)
 
 
@@ -143,7 +161,9 @@ def status() -> dict[str, dict[str, bool | str]]:
         cuda: dict[str, bool | str] = {"available": False, "detail": "no kernel library"}
     else:
         cpu = {"available": True, "detail": f"{cpu_instruction_set()}, {library_path('edgeseg_kernels')}"}
-        cuda = {"available": False, "detail": "this build has no CUDA kernels"}
+        cuda = {"available": False, "detail": "this build has no CUDA kernels (nvcc was not found)"}
+        if library.edgeseg_has_cuda():
+            cuda = {"available": True, "detail": "built; used where torch tensors or an engine are on a GPU"}
     try:
         importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:

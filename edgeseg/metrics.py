@@ -6,39 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.labels import VOID
+from edgeseg.ops.confusion_matrix import confusion_matrix
 
-
-def confusion_matrix(labels: np.ndarray, target: np.ndarray, num_classes: int, ignore_index: int = VOID) -> np.ndarray:
-    """Count every pair (class in the target, class predicted); matrices of many images add up.
-
-    Args:
-        labels: predicted ids, integers of any shape.
-        target: true ids, same shape; pixels of `ignore_index` are not counted, whatever was predicted there.
-        num_classes: C, at most 255.
-        ignore_index: an id from 0 to 255.
-
-    Returns:
-        (C, C) int64; entry [t, p] is the number of pixels of class t that were labelled p.
-
-    Raises:
-        ValueError: other shapes, or ids that are no class, which are named.
-    """
-    labels, target = np.asarray(labels), np.asarray(target)
-    if labels.shape != target.shape:
-        raise ValueError(f"labels and target must have one shape, got {labels.shape} and {target.shape}")
-    if not 1 <= num_classes <= 255:
-        raise ValueError(f"num_classes must be 1 to 255, got {num_classes}")
-    if not 0 <= ignore_index <= 255:
-        raise ValueError(f"ignore_index must be 0 to 255, got {ignore_index}")
-    labels, target = _one_byte(labels, "labels"), _one_byte(target, "target")
-    # Both ids in one number: a single count over the pixels, and all that follows reads 256 x 256 numbers.
-    pairs = (target.astype(np.uint16) << 8) | labels
-    counts = np.bincount(pairs.ravel(), minlength=65536).reshape(256, 256)
-    counts[ignore_index] = 0
-    _check_ids(counts.sum(1), num_classes, "target", ignore_index)
-    _check_ids(counts.sum(0), num_classes, "labels", None)
-    return np.ascontiguousarray(counts[:num_classes, :num_classes], dtype=np.int64)
+__all__ = ["Agreement", "SegmentationMetrics", "agreement", "confusion_matrix"]
 
 
 @dataclass(frozen=True)
@@ -111,28 +81,3 @@ def agreement(labels: np.ndarray, reference: np.ndarray, classes: Sequence[str])
 def _mean(values: np.ndarray) -> float:
     present = values[~np.isnan(values)]
     return float(present.mean()) if present.size else float("nan")
-
-
-def _one_byte(ids: np.ndarray, what: str) -> np.ndarray:
-    if ids.dtype == np.uint8:
-        return ids
-    if not np.issubdtype(ids.dtype, np.integer):
-        raise ValueError(f"{what} must be integer class ids, got {ids.dtype}")
-    strange = np.unique(ids[(ids < 0) | (ids > 255)])
-    if strange.size:
-        raise ValueError(f"{what} must be ids from 0 to 255, got {_listed(strange)}")
-    return ids.astype(np.uint8)
-
-
-def _check_ids(counts: np.ndarray, num_classes: int, what: str, ignore_index: int | None) -> None:
-    strange = np.flatnonzero(counts[num_classes:]) + num_classes
-    if strange.size:
-        ignored = "" if ignore_index is None else f" and {ignore_index} for void"
-        raise ValueError(
-            f"{what} holds the ids {_listed(strange)}, but there are {num_classes} classes "
-            f"(0 to {num_classes - 1}{ignored}); map other ids first"
-        )
-
-
-def _listed(ids: np.ndarray) -> str:
-    return ", ".join(map(str, ids[:8])) + (", ..." if ids.size > 8 else "")

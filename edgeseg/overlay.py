@@ -5,13 +5,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edgeseg.images import check_image, check_labels
 from edgeseg.labels import VOID, LabelSet
+from edgeseg.ops import blend_labels
 
 _LEGEND_HEIGHT = 0.7  # the most of the picture's height that the legend may take
 _SMALLEST_FONT = 10  # pixels; smaller is not readable
 _PAPER = (18, 18, 18)
 _INK = (245, 245, 245)
 _PAPER_OPACITY = 0.72
-_ROWS = 16
 
 
 def overlay(
@@ -28,7 +28,8 @@ def overlay(
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) uint8, ids of the label set or 255.
         label_set: names and colours.
-        alpha: share of the class colour, 0 (the picture) to 1 (the colours).
+        alpha: share of the class colour, 0 (the picture) to 1 (the colours); `edgeseg.ops.blend_labels` says how it
+            rounds.
         legend: list the classes that are there, by share; left out where the picture is too small to read it.
         contours: draw the borders between classes.
 
@@ -41,7 +42,7 @@ def overlay(
         raise ValueError(f"labels and image must have one size, got {labels.shape} and {image.shape[:2]}")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
-    blended = _blend(image, labels, label_set, alpha)
+    blended = blend_labels(image, labels, np.array(label_set.palette, np.uint8), alpha)
     if contours and labels.size:
         _draw_contours(blended, labels, label_set)
     if legend:
@@ -71,24 +72,6 @@ def side_by_side(*images: np.ndarray, gap: int = 8) -> np.ndarray:
         raise ValueError(f"images in a row must have one height, got {heights}; resize them first")
     white = np.full((heights[0], gap, 3), 255, np.uint8)
     return np.concatenate([part for image in images for part in (image, white)][:-1], axis=1)
-
-
-def _blend(image: np.ndarray, labels: np.ndarray, label_set: LabelSet, alpha: float) -> np.ndarray:
-    """image * (1 - alpha) + colour * alpha to nearest, alpha in steps of 1/256; a few rows a time, for the cache."""
-    share = round(alpha * 256)
-    tint = label_set.colour_table().astype(np.uint16) * np.uint16(share) + np.uint16(128)
-    blended = np.empty(image.shape, np.uint8)
-    for row in range(0, image.shape[0], _ROWS):
-        rows = slice(row, row + _ROWS)
-        sums = image[rows].astype(np.uint16)
-        sums *= np.uint16(256 - share)  # at most 255 * 256 + 128 in the end: fits
-        sums += tint.take(labels[rows], axis=0)
-        sums >>= 8
-        blended[rows] = sums
-    void = labels == VOID
-    if void.any():
-        blended[void] = image[void]
-    return blended
 
 
 def _draw_contours(picture: np.ndarray, labels: np.ndarray, label_set: LabelSet) -> None:

@@ -3,9 +3,8 @@
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from PIL import Image
 
-from edgeseg.ops.normalize_image import normalize_image
+from edgeseg.ops.preprocess import preprocess
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -22,15 +21,12 @@ class Preprocess:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (1, 3, height, width) float32, (x / 255 - mean) / std.
 
-        The resize is Pillow's bilinear: half-pixel centres, antialiased when it shrinks. The identity where the size
-        is right already.
+        The resize is Pillow's bilinear, to the bit: half-pixel centres, antialiased when it shrinks, columns before
+        rows. The identity where the size is right already.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"an image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
-        if image.shape[:2] != self.size:
-            height, width = self.size
-            image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-        return normalize_image(image, self.mean, self.std)
+        return preprocess(image, self.size, self.mean, self.std)
 
     def to_json(self) -> dict:
         return {

@@ -1,31 +1,23 @@
-// edgeseg_kernels.h: checks at the door, statuses instead of exceptions.
-#include <algorithm>
-
-#include "common/instruction_set.h"
-#include "common/thread_pool.h"
+// The functions of edgeseg_kernels.h that belong to no op: version, statuses, instruction sets, CUDA's last error.
+#include "common/c_function.h"
 #include "edgeseg_kernels.h"
-#include "normalize_image/normalize_image.h"
-#include "upsample_argmax/upsample_argmax.h"
+
+#if defined(EDGESEG_CUDA)
+#include "common/cuda.h"
+#endif
 
 namespace {
 
 using edgeseg::InstructionSet;
 
-// Threads that `work` (elements read and written) deserves: waking one costs about as much as this many elements.
-int deserved_threads(int32_t num_threads, double work) {
-  if (num_threads > 0) return num_threads;
-  constexpr double kElementsPerThread = 1 << 18;
-  const double deserved = std::max(1.0, work / kElementsPerThread);
-  return static_cast<int>(std::min<double>(edgeseg::available_cpus(), deserved));
-}
-
-edgeseg::ParallelFor pool_of(int threads) {
-  return [threads](std::int64_t count, const std::function<void(std::int64_t)>& body) {
-    edgeseg::run_in_pool(threads, count, body);
-  };
-}
+thread_local int last_cuda_error = 0;
 
 }  // namespace
+
+std::int32_t edgeseg::cuda_status(int cuda_error) {
+  last_cuda_error = cuda_error;
+  return cuda_error == 0 ? EDGESEG_OK : EDGESEG_CUDA_ERROR;
+}
 
 extern "C" {
 
@@ -41,6 +33,10 @@ const char* edgeseg_status_message(int32_t status) {
       return "this machine or this build does not have the instruction set";
     case EDGESEG_OUT_OF_MEMORY:
       return "out of memory";
+    case EDGESEG_NO_CUDA:
+      return "this build has no CUDA kernels; build where nvcc is on the PATH";
+    case EDGESEG_CUDA_ERROR:
+      return "CUDA failed";
     default:
       return "unknown status";
   }
@@ -72,29 +68,20 @@ const char* edgeseg_instruction_set_name(int32_t instruction_set) {
   return "unknown";
 }
 
-int32_t edgeseg_upsample_argmax_f32(const float* logits, uint8_t* labels, int64_t N, int64_t C, int64_t h, int64_t w,
-                                    int64_t H, int64_t W, int32_t num_threads, int32_t instruction_set) {
-  const edgeseg::UpsampleArgmaxShape shape = {N, C, h, w, H, W};
-  if (edgeseg::upsample_argmax_fault(shape) != nullptr || num_threads < 0) return EDGESEG_INVALID_ARGUMENT;
-  if (N > 0 && (logits == nullptr || labels == nullptr)) return EDGESEG_INVALID_ARGUMENT;
-  const auto set = static_cast<InstructionSet>(instruction_set);
-  if (!edgeseg::can_run(set)) return EDGESEG_UNSUPPORTED_INSTRUCTION_SET;
-
-  const double work = static_cast<double>(N) * (static_cast<double>(C) * h * w + static_cast<double>(H) * W);
-  const int threads = deserved_threads(num_threads, work);
-  return edgeseg::upsample_argmax_cpu(logits, labels, shape, set, threads, pool_of(threads)) ? EDGESEG_OK
-                                                                                             : EDGESEG_OUT_OF_MEMORY;
+int32_t edgeseg_has_cuda(void) {
+#if defined(EDGESEG_CUDA)
+  return 1;
+#else
+  return 0;
+#endif
 }
 
-int32_t edgeseg_normalize_image_u8(const uint8_t* image, const float* table, float* tensor, int64_t H, int64_t W,
-                                   int32_t num_threads) {
-  if (image == nullptr || table == nullptr || tensor == nullptr || num_threads < 0) return EDGESEG_INVALID_ARGUMENT;
-  for (const int64_t side : {H, W}) {
-    if (side < 1 || side > edgeseg::kMaxSide) return EDGESEG_INVALID_ARGUMENT;
-  }
-  const int threads = deserved_threads(num_threads, 6.0 * static_cast<double>(H) * static_cast<double>(W));
-  edgeseg::normalize_image_cpu(image, table, tensor, H, W, pool_of(threads));
-  return EDGESEG_OK;
+const char* edgeseg_cuda_error(void) {
+#if defined(EDGESEG_CUDA)
+  return cudaGetErrorString(static_cast<cudaError_t>(last_cuda_error));
+#else
+  return "no CUDA in this build";
+#endif
 }
 
 }  // extern "C"

@@ -1,9 +1,11 @@
-"""Preprocessing against torch's arithmetic."""
+"""Preprocessing against Pillow's resize and torch's arithmetic."""
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from edgeseg import kernels
 from edgeseg.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 
@@ -28,6 +30,26 @@ def test_the_resize_is_bilinear_antialiased(rng, source, size):
     resized = torch.nn.functional.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
     ours = Preprocess(size, (0, 0, 0), (1, 1, 1))(image) * 255
     assert np.abs(ours - resized.numpy()).max() <= 1.5  # Pillow rounds to uint8 after each of two passes
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_it_is_pillow_and_the_formula_to_the_bit(rng, monkeypatch, kernel):
+    if not kernel:
+        monkeypatch.setattr(kernels, "available", lambda: False)
+    for source, (height, width) in (((72, 96), (36, 48)), ((54, 96), (26, 51)), ((20, 31), (40, 50)), ((8, 9), (8, 9))):
+        image = rng.integers(0, 256, (*source, 3), np.uint8)
+        resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(
+            Preprocess((height, width))(image), normalised(resized).numpy().astype(np.float32)
+        )
+
+
+def test_portraits_too_are_resized_columns_first(rng):
+    """Whatever Pillow is installed: from version 13 on it begins with the rows of such an image."""
+    image = rng.integers(0, 256, (90, 40, 3), np.uint8)
+    columns = Image.fromarray(image).resize((35, 90), Image.Resampling.BILINEAR)
+    resized = np.asarray(columns.resize((35, 30), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(Preprocess((30, 35))(image), normalised(resized).numpy().astype(np.float32))
 
 
 def test_non_contiguous_image(rng):

@@ -1,115 +1,152 @@
-"""Everything that waits for a GPU, in one call: the `cuda` tests, then real engines built, verified and timed on it.
+"""Everything that waits for a GPU, in one call: kernels built, tested, sanitised and timed; engines built and run.
 
     python benchmarks/gpu/run.py --output benchmarks/results/gpu.json
 
-Without a GPU it says so and exits with 1; `--backends onnxruntime` tries the script itself on a CPU.
+It needs an installed edgeseg, nvcc and a torch with CUDA, and leaves one JSON that names the device, its driver and its
+clocks; every step's outcome is in it, failures too, and it is written anew after each. Without a GPU it says so and
+exits with 1; `--device cpu` tries the script itself on the CPU's kernels and ONNX Runtime.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import numpy as np
-
-import edgeseg
-from edgeseg.backends import BACKENDS
-from edgeseg.doctor import examine
-from edgeseg.errors import EdgesegError
-from edgeseg.samples import sample_images
-
+ROOT = Path(__file__).resolve().parents[2]
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def main() -> None:
-    args = parse_arguments()
-    doctor = examine()
-    usable = [name for name in args.backends if BACKENDS[name].probe().can_run]
-    if not usable:
-        reasons = (f"{name}: {BACKENDS[name].probe().reason}" for name in args.backends)
-        sys.exit(f"nothing to run here ({'; '.join(reasons)})")
-    report = {
-        "environment": {"platform": platform.platform(), "driver": driver_query(), **doctor},
-        "cuda_tests": cuda_tests(),
-        "rows": [],
-    }
-    image = sample_images()[0][1]
-    for backend in usable:
-        for size in args.sizes:
-            for precision in PRECISIONS:
-                row = measure(backend, precision, size, image, args.repeats)
-                print(json.dumps(row))
-                report["rows"].append(row)
-                args.output.parent.mkdir(parents=True, exist_ok=True)
-                args.output.write_text(json.dumps(report, indent=2) + "\n")
-    print(args.output)
+    arguments = parse_arguments()
+    report: dict = {"environment": environment()}
+    if arguments.device == "cuda" and not report["environment"]["nvidia_smi"]:
+        sys.exit("nothing to run here: nvidia-smi finds no GPU; --device cpu tries the script itself")
+    with tempfile.TemporaryDirectory() as folder:
+        libraries = Path(folder) / "installed" / "edgeseg" / "lib"
+        steps = {
+            "build": lambda: build_kernels(Path(folder), arguments.device),
+            "tests": lambda: tests(libraries, arguments.device),
+            "sanitizer": lambda: sanitizer(libraries, arguments.device),
+            "ops": lambda: benchmarks(libraries, arguments),
+            "engines": lambda: engines(libraries, arguments),
+        }
+        for name in arguments.steps:
+            print(f"== {name}", file=sys.stderr, flush=True)
+            report[name] = steps[name]()
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            arguments.output.write_text(json.dumps(report, indent=2) + "\n")
+    print(arguments.output)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=["tensorrt", "tensorrt-rtx"])
-    parser.add_argument("--sizes", nargs="+", default=["360x480", "512x1024"], metavar="HxW")
-    parser.add_argument("--repeats", type=int, default=200)
+    steps = ["build", "tests", "sanitizer", "ops", "engines"]
+    parser.add_argument("--steps", nargs="+", choices=steps, default=steps)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--sizes", nargs="+", default=["360x480", "512x1024"], metavar="HxW", help="of the engines")
+    parser.add_argument("--repeats", type=int, default=200, help="timed frames of every engine")
+    parser.add_argument("--rounds", type=int, default=7, help="of every op's benchmark")
     parser.add_argument("--output", type=Path, required=True)
     return parser.parse_args()
 
 
-def driver_query() -> str | None:
-    """Name, driver, clocks, power limit and temperature, as the driver tells them."""
-    fields = "name,driver_version,clocks.sm,clocks.mem,power.limit,temperature.gpu"
+def environment() -> dict:
+    """The machine: platform, what nvidia-smi tells, and nvcc's version."""
+    fields = "name,driver_version,compute_cap,clocks.sm,clocks.max.sm,clocks.mem,power.limit,temperature.gpu"
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "nvidia_smi": output(["nvidia-smi", f"--query-gpu={fields}", "--format=csv"]),
+        "nvcc": output(["nvcc", "--version"]),
+    }
+
+
+def output(command: list[str]) -> str | None:
     try:
-        done = subprocess.run(["nvidia-smi", f"--query-gpu={fields}", "--format=csv"], capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
     except OSError:
         return None
-    return done.stdout.strip()
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
-def cuda_tests() -> dict:
-    """The tests marked `cuda`; pytest's exit code 5 means that there are none."""
-    root = Path(__file__).resolve().parents[2]
-    command = [sys.executable, "-m", "pytest", "-m", "cuda", str(root / "tests")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
-    return {"exit_code": done.returncode, "summary": done.stdout.strip().splitlines()[-1:]}
+def run(command: list[str], libraries: Path | None = None) -> dict:
+    """A command's exit code and the end of what it said; its kernels come from `libraries`."""
+    variables = os.environ | ({"EDGESEG_LIBRARIES": str(libraries)} if libraries and libraries.is_dir() else {})
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=variables)
+    except OSError as error:
+        return {"exit_code": None, "tail": [str(error)]}
+    return {"exit_code": done.returncode, "tail": (done.stdout + done.stderr).strip().splitlines()[-25:]}
 
 
-def measure(backend: str, precision: str, size: str, image: np.ndarray, repeats: int) -> dict:
-    """One engine: the gate's verdict on this device, and the medians of each stage in milliseconds."""
-    height, width = map(int, size.split("x"))
-    row = {"backend": backend, "precision": precision, "height": height, "width": width}
+def build_kernels(folder: Path, device: str) -> dict:
+    """The libraries, compiled for this GPU alone."""
+    architectures = ["-DEDGESEG_CUDA=OFF"]
+    if device == "cuda":
+        capability = output(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]) or ""
+        architectures = [f"-DEDGESEG_CUDA_ARCHITECTURES={capability.splitlines()[0].replace('.', '')}"]
+    configure = ["cmake", "-S", ".", "-B", str(folder / "build"), f"-DPython_EXECUTABLE={sys.executable}"]
+    outcome = run([*configure, f"-DCMAKE_INSTALL_PREFIX={folder / 'installed'}", *architectures])
+    for step in (["--build", str(folder / "build"), "--parallel"], ["--install", str(folder / "build")]):
+        if outcome["exit_code"] == 0:
+            outcome = run(["cmake", *step])
+    return outcome
+
+
+def tests(libraries: Path, device: str) -> dict:
+    """The tests marked `cuda`."""
+    marked = "cuda" if device == "cuda" else "not cuda and not slow"
+    return run([sys.executable, "-m", "pytest", "-m", marked, "-p", "no:cacheprovider", "tests/ops"], libraries)
+
+
+def sanitizer(libraries: Path, device: str) -> dict:
+    """memcheck, racecheck and synccheck on a small set of them; an exit code of 9 means that it found something."""
+    if device == "cpu":
+        return {"skipped": "compute-sanitizer needs a GPU"}
+    pytest = [sys.executable, "-m", "pytest", "-m", "cuda", "-k", "ties or any_size or exact", "tests/ops"]
+    tools = ("memcheck", "racecheck", "synccheck")
+    command = ["compute-sanitizer", "--error-exitcode", "9", "--target-processes", "all"]
+    return {tool: run([*command, "--tool", tool, *pytest], libraries) for tool in tools}
+
+
+def benchmarks(libraries: Path, arguments: argparse.Namespace) -> dict:
+    """Every op against its baselines."""
+    outcomes = {}
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            bundle = edgeseg.build(
-                model="segformer-b0",
-                size=(height, width),
-                precision=precision,
-                backend=backend,
-                output=Path(folder) / "bundle",
+        for script in sorted((ROOT / "benchmarks" / "ops").glob("bench_*.py")):
+            result = Path(folder) / f"{script.stem}.json"
+            options = ["--device", arguments.device, "--rounds", str(arguments.rounds), "--json", str(result)]
+            outcome = run([sys.executable, str(script), *options], libraries)
+            outcomes[script.stem.removeprefix("bench_")] = (
+                json.loads(result.read_text()) if result.is_file() else outcome
             )
-        except EdgesegError as error:
-            return row | {"error": str(error)}
-        verification = bundle.verification
-        with edgeseg.load(bundle.path) as segmenter:
-            for _ in range(20):
-                segmenter(image)
-            times = []
-            begin = time.perf_counter()
-            for _ in range(repeats):
-                segmenter(image)
-                assert segmenter.times
-                times.append(list(vars(segmenter.times).values()))
-            seconds = time.perf_counter() - begin
-    stages = dict(zip(("preprocess", "engine", "tail"), np.median(times, axis=0).round(3).tolist(), strict=True))
-    return row | {
-        "stages_ms": stages,
-        "fps": round(repeats / seconds, 1),
-        "engine_bytes": bundle.engine_bytes,
-        "verification": verification,
-        "layers": bundle.manifest["engine"]["details"].get("layer_summary"),
-    }
+            print("\n".join(outcome["tail"]), file=sys.stderr, flush=True)
+    return outcomes
+
+
+def engines(libraries: Path, arguments: argparse.Namespace) -> list[dict]:
+    """Engines built, verified and timed on this device, each in a process of its own: an engine can take one down."""
+    backends = ("tensorrt", "tensorrt-rtx") if arguments.device == "cuda" else ("onnxruntime",)
+    script = str(Path(__file__).with_name("engine.py"))
+    rows = []
+    for backend in backends:
+        for size in arguments.sizes:
+            for precision in PRECISIONS:
+                options = ["--backend", backend, "--size", size, "--precision", precision]
+                outcome = run([sys.executable, script, *options, "--repeats", str(arguments.repeats)], libraries)
+                row = {"backend": backend, "size": size, "precision": precision}
+                try:
+                    rows.append(row | json.loads(outcome["tail"][-1]))
+                except (IndexError, ValueError):
+                    rows.append(row | outcome)
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 """Times upsample_argmax against the fastest way that torch and ONNX Runtime offer for the same labels.
 
     python benchmarks/ops/bench_upsample_argmax.py --json upsample_argmax.json
+    python benchmarks/ops/bench_upsample_argmax.py --device cuda
 
-Every method runs in every round, rounds are interleaved, and the median is reported: on a shared machine ratios hold
-where absolute times do not. Labels are compared before anything is timed. Torch is taken at its best of four (argmax or
-max, NCHW or channels_last), as its users would if they knew.
+Labels are compared before anything is timed. Torch is taken at its best of four (argmax or max, NCHW or channels_last),
+as its users would if they knew, and compiled. On CUDA the logits are float16, in batches of 1 and 8, and one thread per
+pixel as deployments commonly have it is in the table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import time
+import ctypes
+import subprocess
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from measuring import Method, add_arguments, roof_gb_per_s, side_by_side, summary, write
 
-from edgeseg import kernels
 from edgeseg.ops import upsample_argmax
 
 CASES = {  # name: (C, h, w), (H, W)
@@ -57,19 +57,24 @@ def mixed_cells(logits: np.ndarray) -> float:
     return float(1 - np.logical_and.reduce([corners[0] == corner for corner in corners[1:]]).mean())
 
 
-def torch_methods(logits: np.ndarray, size: tuple[int, int]) -> dict[str, Callable[[], object]]:
-    def upsampled(tensor: torch.Tensor) -> torch.Tensor:
-        return functional.interpolate(tensor, size, mode="bilinear", align_corners=False)
+def torch_methods(logits: torch.Tensor, size: tuple[int, int], compiled: bool) -> dict[str, Method]:
+    def by_argmax(tensor: torch.Tensor) -> torch.Tensor:
+        return functional.interpolate(tensor, size, mode="bilinear", align_corners=False).argmax(1)
 
-    methods: dict[str, Callable[[], object]] = {}
+    def by_max(tensor: torch.Tensor) -> torch.Tensor:
+        return functional.interpolate(tensor, size, mode="bilinear", align_corners=False).max(1).indices
+
+    methods: dict[str, Method] = {}
     for layout, memory_format in (("nchw", torch.contiguous_format), ("nhwc", torch.channels_last)):
-        tensor = torch.from_numpy(logits).contiguous(memory_format=memory_format)
-        methods[f"torch argmax {layout}"] = partial(lambda logits: upsampled(logits).argmax(1), tensor)
-        methods[f"torch max {layout}"] = partial(lambda logits: upsampled(logits).max(1).indices, tensor)
+        tensor = logits.contiguous(memory_format=memory_format)
+        methods[f"torch argmax {layout}"] = partial(by_argmax, tensor)
+        methods[f"torch max {layout}"] = partial(by_max, tensor)
+    if compiled:
+        methods["torch compiled"] = partial(torch.compile(by_argmax, fullgraph=True), logits)
     return methods
 
 
-def onnxruntime_method(logits: np.ndarray, size: tuple[int, int], threads: int) -> Callable[[], object]:
+def onnxruntime_method(logits: np.ndarray, size: tuple[int, int], threads: int) -> Method:
     """Resize + ArgMax in one ONNX graph."""
     import onnxruntime
     from onnx import TensorProto, helper
@@ -98,85 +103,108 @@ def onnxruntime_method(logits: np.ndarray, size: tuple[int, int], threads: int) 
     return lambda: session.run(None, {"logits": logits})[0]
 
 
-def disagreement(logits: np.ndarray, labels: np.ndarray, size: tuple[int, int]) -> int:
+def naive_kernel() -> Callable[[torch.Tensor, tuple[int, int]], Method]:
+    """One thread per pixel, compiled here by nvcc for the GPU at hand."""
+    source = Path(__file__).with_name("naive_upsample_argmax.cu")
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "naive.so"
+        command = ["nvcc", "-O3", "-arch=native", "-shared", "-Xcompiler=-fPIC", "-o", str(library), str(source)]
+        subprocess.run(command, check=True)
+        function = ctypes.CDLL(str(library)).naive_upsample_argmax
+    function.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, *[ctypes.c_int] * 6, ctypes.c_void_p]
+
+    def method(logits: torch.Tensor, size: tuple[int, int]) -> Method:
+        labels = torch.empty((logits.shape[0], *size), dtype=torch.int32, device="cuda")
+        is_half = logits.dtype == torch.float16
+
+        def run() -> torch.Tensor:
+            stream = torch.cuda.current_stream().cuda_stream
+            failed = function(logits.data_ptr(), is_half, labels.data_ptr(), *logits.shape, *size, stream)
+            if failed:
+                raise RuntimeError(f"the naive kernel failed with CUDA error {failed}")
+            return labels
+
+        return run
+
+    return method
+
+
+def disagreement(logits: torch.Tensor, labels: torch.Tensor, size: tuple[int, int]) -> int:
     """Pixels whose label is not within float32 rounding of the best score in float64."""
-    upsampled = functional.interpolate(torch.from_numpy(logits).double(), size, mode="bilinear", align_corners=False)
-    chosen = upsampled.gather(1, torch.from_numpy(labels.astype(np.int64))[:, None])[:, 0]
-    return int((upsampled.max(1).values - chosen > 1e-6 * upsampled.abs().max()).sum())
+    wrong = 0
+    for scores, chosen in zip(logits.cpu().split(1), labels.cpu().split(1), strict=True):
+        upsampled = functional.interpolate(scores.double(), size, mode="bilinear", align_corners=False)
+        value = upsampled.gather(1, chosen.long()[:, None])[:, 0]
+        wrong += int((upsampled.max(1).values - value > 1e-6 * upsampled.abs().max()).sum())
+    return wrong
 
 
-def measure(case: str, kind: str, rounds: int, threads: int) -> dict[str, object]:
+def measure(case: str, kind: str, batch: int, cold: bool, arguments: argparse.Namespace) -> dict[str, object]:
     shape, size = CASES[case]
-    logits = LOGITS[kind](shape, seed=1)
+    array = np.concatenate([LOGITS[kind](shape, seed=1 + n) for n in range(batch)])
+    on_cuda = arguments.device == "cuda"
+    logits = torch.from_numpy(array).cuda().half() if on_cuda else torch.from_numpy(array)
     wrong = disagreement(logits, upsample_argmax(logits, size), size)
     if wrong:
         raise AssertionError(f"{case} {kind}: {wrong} labels are not the best class")
 
-    tensor = torch.from_numpy(logits)
-    ours: dict[str, Callable[[], object]] = {
-        "edgeseg numpy": lambda: upsample_argmax(logits, size, threads=threads),
-        "edgeseg torch": lambda: upsample_argmax(tensor, size),
-    }
-    theirs = torch_methods(logits, size) | {"onnxruntime": onnxruntime_method(logits, size, threads)}
-    methods = ours | theirs
-    times: dict[str, list[float]] = {name: [] for name in methods}
-    for round_number in range(rounds + 1):  # the first warms up
-        for name, method in methods.items():
-            repeats = 5 if name in ours else 1
-            for _ in range(repeats):
-                begin = time.perf_counter()
-                method()
-                if round_number:
-                    times[name].append(1e3 * (time.perf_counter() - begin))
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    best_torch = min(medians[name] for name in theirs if name.startswith("torch"))
-    fastest = min(medians[name] for name in ours)
+    ours: dict[str, Method] = {"edgeseg torch": lambda: upsample_argmax(logits, size)}
+    theirs = torch_methods(logits, size, compiled=on_cuda)
+    if on_cuda:
+        theirs["naive kernel"] = arguments.naive(logits, size)
+    else:
+        ours["edgeseg numpy"] = lambda: upsample_argmax(array, size, threads=arguments.threads)
+        theirs["onnxruntime"] = onnxruntime_method(array, size, arguments.threads)
+    latency = summary(side_by_side(ours | theirs, rounds=arguments.rounds, device=arguments.device, cold=cold))
+    fastest = min(latency[name]["p50"] for name in ours)
+    best_torch = min(value["p50"] for name, value in latency.items() if name.startswith("torch"))
+    other = "naive kernel" if on_cuda else "onnxruntime"
+    num_bytes = logits.nbytes + batch * size[0] * size[1]
+    rate, roof = num_bytes / fastest / 1e6, roof_gb_per_s(num_bytes, arguments.device, cold)
     return {
         "case": case,
         "logits": kind,
-        "shape": [1, *shape],
+        "dtype": str(logits.dtype).removeprefix("torch."),
+        "shape": [batch, *shape],
         "size": list(size),
-        "mixed_cells": mixed_cells(logits),
-        "threads": threads,
-        "latency_ms": {name: {"p50": medians[name], "min": min(times[name])} for name in methods},
-        "ratio": {"torch": best_torch / fastest, "onnxruntime": medians["onnxruntime"] / fastest},
-        "read_write_gb_per_s": (logits.nbytes + size[0] * size[1]) / fastest / 1e6,
+        "cold": cold,
+        "mixed_cells": mixed_cells(array),
+        "latency_ms": latency,
+        "ratio": {"torch": best_torch / fastest, other: latency[other]["p50"] / fastest},
+        "gb_per_s": rate,
+        "roof_gb_per_s": roof,
     }
 
 
 def table(rows: list[dict]) -> str:
-    lines = ["| case | logits | mixed cells | edgeseg ms | torch ms | ORT ms | vs torch | vs ORT |", "|---" * 8 + "|"]
+    """Markdown; "of the roof" is the share of a plain copy's speed on as many bytes, 1 being the best there can be."""
+    heads = ("case", "logits", "cache", "mixed cells", "edgeseg ms", *(f"vs {name}" for name in rows[0]["ratio"]))
+    lines = [f"| {' | '.join((*heads, 'GB/s', 'of the roof'))} |", "|---" * (len(heads) + 2) + "|"]
     for row in rows:
-        p50 = {name: latency["p50"] for name, latency in row["latency_ms"].items()}
-        ours = min(p50["edgeseg numpy"], p50["edgeseg torch"])
-        torch_best = min(value for name, value in p50.items() if name.startswith("torch"))
-        lines.append(
-            f"| {row['case']} | {row['logits']} | {100 * row['mixed_cells']:.1f} % | {ours:.2f} | {torch_best:.1f} "
-            f"| {p50['onnxruntime']:.1f} | {row['ratio']['torch']:.0f}x | {row['ratio']['onnxruntime']:.0f}x |"
-        )
+        ours = min(value["p50"] for name, value in row["latency_ms"].items() if name.startswith("edgeseg"))
+        cells = [f"{row['case']} x{row['shape'][0]}", row["logits"], "cold" if row["cold"] else "warm"]
+        cells += [f"{100 * row['mixed_cells']:.1f} %", f"{ours:.3f}", *(f"{r:.1f}x" for r in row["ratio"].values())]
+        cells += [f"{row['gb_per_s']:.1f}", f"{row['gb_per_s'] / row['roof_gb_per_s']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="where to write the result")
     arguments = parser.parse_args()
-
     torch.set_num_threads(arguments.threads)
-    rows = [measure(case, kind, arguments.rounds, arguments.threads) for case in arguments.cases for kind in LOGITS]
-    environment = {
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "instruction_set": kernels.cpu_instruction_set(),
-        "threads": arguments.threads,
-    }
+    arguments.naive = naive_kernel() if arguments.device == "cuda" else None
+    rows = [
+        measure(case, kind, batch, cold, arguments)
+        for case in arguments.cases
+        for kind in LOGITS
+        for batch in ((1, 8) if arguments.device == "cuda" else (1,))
+        for cold in (False, True)
+    ]
     print(table(rows))
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=2) + "\n")
+    write(arguments.json, arguments.device, arguments.threads, rows)
 
 
 if __name__ == "__main__":

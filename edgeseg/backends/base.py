@@ -7,7 +7,7 @@ to work: `import edgeseg.backends` needs numpy alone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from edgeseg.progress import Progress
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from edgeseg.preprocess import Preprocess
 
 Shape = tuple[int, ...]
 
@@ -96,6 +98,10 @@ class Session(ABC):
         """`infer` for one (1, 3, h, w) image; a larger static batch is filled by repetition and cut again."""
         batch = self.input_shape[0] or 1
         return self.infer(np.repeat(image, batch, axis=0))[:1] if batch > 1 else self.infer(image)
+
+    def on_device(self, prepare: Preprocess) -> Callable[[np.ndarray, tuple[int, int]], np.ndarray] | None:
+        """Image and size to labels without leaving the device that the engine runs on; None where that is the CPU."""
+        return None
 
     def layers(self) -> list[dict[str, Any]] | None:
         """The engine's own layers, one dict each; None where the runtime does not tell."""

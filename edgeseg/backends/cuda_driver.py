@@ -40,8 +40,8 @@ class CudaDriver(ABC):
         """Give device memory back."""
 
     @abstractmethod
-    def allocate_pinned(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Float32 array in page-locked host memory, which copies need to run asynchronously."""
+    def allocate_pinned(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Array in page-locked host memory, which copies need to run asynchronously."""
 
     @abstractmethod
     def free_pinned(self, array: np.ndarray) -> None:
@@ -91,9 +91,10 @@ class CudaPythonDriver(CudaDriver):
     def free(self, address: int) -> None:
         self._call(self._cuda.cudaFree, address)
 
-    def allocate_pinned(self, shape: tuple[int, ...]) -> np.ndarray:
-        address = int(self._call(self._cuda.cudaMallocHost, 4 * math.prod(shape)))
-        return np.ctypeslib.as_array((ctypes.c_float * math.prod(shape)).from_address(address)).reshape(shape)
+    def allocate_pinned(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        num_bytes = dtype.itemsize * math.prod(shape)
+        address = int(self._call(self._cuda.cudaMallocHost, num_bytes))
+        return np.ctypeslib.as_array((ctypes.c_ubyte * num_bytes).from_address(address)).view(dtype).reshape(shape)
 
     def free_pinned(self, array: np.ndarray) -> None:
         self._call(self._cuda.cudaFreeHost, array.ctypes.data)
@@ -156,8 +157,8 @@ class PyCudaDriver(CudaDriver):
     def free(self, address: int) -> None:
         self._alive.pop(address).free()
 
-    def allocate_pinned(self, shape: tuple[int, ...]) -> np.ndarray:
-        return self._cuda.pagelocked_empty(shape, np.float32)
+    def allocate_pinned(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        return self._cuda.pagelocked_empty(shape, dtype)
 
     def free_pinned(self, array: np.ndarray) -> None:
         array.base.free()  # type: ignore[union-attr]  # a PagelockedHostAllocation

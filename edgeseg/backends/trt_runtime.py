@@ -10,8 +10,10 @@ import numpy as np
 
 from edgeseg.backends.base import Session
 from edgeseg.backends.cuda_driver import CudaDriver
+from edgeseg.backends.device_pipeline import DevicePipeline, has_cuda_kernels
 from edgeseg.backends.trt_builder import Log, make_logger
 from edgeseg.errors import BackendError
+from edgeseg.preprocess import Preprocess
 
 if TYPE_CHECKING:
     import tensorrt
@@ -93,19 +95,31 @@ class EngineSession(Session):
         self._output_name = outputs[0]
         self._json = trt.LayerInformationFormat.JSON
         self._logger = logger
-        self._driver = driver
-        self._stream = driver.create_stream()
-        self._buffers: _Buffers | None = None
+        self.driver = driver
+        self.stream = driver.create_stream()
+        self._buffers: Buffers | None = None
+        self._pipelines: list[DevicePipeline] = []
+
+    def on_device(self, prepare: Preprocess) -> DevicePipeline | None:
+        """With edgeseg's CUDA kernels and an engine that takes one image."""
+        if self.input_shape[0] not in (None, 1) or not has_cuda_kernels():
+            return None
+        self._pipelines.append(DevicePipeline(self, prepare))
+        return self._pipelines[-1]
+
+    def execute(self) -> None:
+        """Queue the engine on the stream, between the buffers of the last `buffers_for`."""
+        if not self._context.execute_async_v3(self.stream):
+            self.driver.synchronize(self.stream)
+            raise BackendError(f"{self.backend} failed to run the engine: {self._logger.last_errors()}")
 
     def _infer(self, images: np.ndarray) -> np.ndarray:
-        driver, stream = self._driver, self._stream
+        driver, stream = self.driver, self.stream
         with driver.active():
-            buffers = self._buffers_for(images.shape)
+            buffers = self.buffers_for(images.shape)
             np.copyto(buffers.images, images)
             driver.copy_to_device(buffers.images_address, buffers.images, stream)
-            if not self._context.execute_async_v3(stream):
-                driver.synchronize(stream)
-                raise BackendError(f"{self.backend} failed to run the engine: {self._logger.last_errors()}")
+            self.execute()
             driver.copy_to_host(buffers.logits, buffers.logits_address, stream)
             driver.synchronize(stream)
             return buffers.logits.copy()
@@ -114,11 +128,12 @@ class EngineSession(Session):
         """{"name", "type", "precision", "onnx"} as the engine's inspector tells them."""
         import json
 
-        with self._driver.active():
+        with self.driver.active():
             text = self._engine.create_engine_inspector().get_engine_information(self._json)
         return [_inspected(layer) for layer in json.loads(text).get("Layers", [])]
 
-    def _buffers_for(self, shape: tuple[int, ...]) -> _Buffers:
+    def buffers_for(self, shape: tuple[int, ...]) -> Buffers:
+        """The engine's input and output for images of this shape, kept until the next other shape."""
         if self._buffers and self._buffers.images.shape == shape:
             return self._buffers
         if None in self.input_shape and not self._context.set_input_shape(self.input_name, shape):
@@ -129,7 +144,7 @@ class EngineSession(Session):
             )
         logits_shape = tuple(self._context.get_tensor_shape(self._output_name))
         self._free_buffers()
-        self._buffers = buffers = _Buffers(self._driver, shape, logits_shape)
+        self._buffers = buffers = Buffers(self.driver, shape, logits_shape)
         for name, address in ((self.input_name, buffers.images_address), (self._output_name, buffers.logits_address)):
             if not self._context.set_tensor_address(name, address):
                 raise BackendError(f"{self.backend} refused the buffer of {name}: {self._logger.last_errors()}")
@@ -137,26 +152,28 @@ class EngineSession(Session):
 
     def _free_buffers(self) -> None:
         if self._buffers:
-            self._buffers.free(self._driver)
+            self._buffers.free(self.driver)
             self._buffers = None
 
     def _close(self) -> None:
-        with self._driver.active():
-            self._driver.synchronize(self._stream)
+        for pipeline in self._pipelines:
+            pipeline.close()
+        with self.driver.active():
+            self.driver.synchronize(self.stream)
             self._free_buffers()
-            self._driver.destroy_stream(self._stream)
+            self.driver.destroy_stream(self.stream)
             # In this order: each belongs to the next.
             del self._context
             del self._engine
             del self._runtime
 
 
-class _Buffers:
+class Buffers:
     """Pinned host memory and device memory for one shape."""
 
     def __init__(self, driver: CudaDriver, images_shape: tuple[int, ...], logits_shape: tuple[int, ...]):
-        self.images = driver.allocate_pinned(images_shape)
-        self.logits = driver.allocate_pinned(logits_shape)
+        self.images = driver.allocate_pinned(images_shape, np.dtype(np.float32))
+        self.logits = driver.allocate_pinned(logits_shape, np.dtype(np.float32))
         self.images_address = driver.allocate(self.images.nbytes)
         self.logits_address = driver.allocate(self.logits.nbytes)
 

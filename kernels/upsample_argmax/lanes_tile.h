@@ -19,9 +19,46 @@ struct Tile {
   bool same_width;
 };
 
+// The corners of one class, copied out of the logits: planes lie powers of two apart, so that the same place in all
+// classes shares one set of the cache, from which each would push out the next.
+struct Corners {
+  Floats top_left, top_right, bottom_left, bottom_right;
+};
+constexpr int kCornerFloats = 4 * kLanes;
+
+EDGESEG_INLINE Corners load_corners(const float* from) {
+  return {load<Floats>(from), load<Floats>(from + kLanes), load<Floats>(from + 2 * kLanes),
+          load<Floats>(from + 3 * kLanes)};
+}
+
+EDGESEG_INLINE void store_corners(float* to, const Corners& corners) {
+  store(to, corners.top_left);
+  store(to + kLanes, corners.top_right);
+  store(to + 2 * kLanes, corners.bottom_left);
+  store(to + 3 * kLanes, corners.bottom_right);
+}
+
 template <bool kLast>
 EDGESEG_INLINE Floats right_of(const float* at, Floats left) {
   return kLast ? next_lane(left) : load<Floats>(at + 1);
+}
+
+template <bool kLast>
+EDGESEG_INLINE Corners corners_of(const Tile& tile, int k) {
+  const float* at = tile.top + k * tile.plane;
+  const Floats top = load<Floats>(at), bottom = load<Floats>(at + tile.below);
+  return {top, right_of<kLast>(at, top), bottom, right_of<kLast>(at + tile.below, bottom)};
+}
+
+// All classes' corners, for a tile where none can be left out. Where the width does not change, the right corners have
+// the weight 0 and are the left ones, lest an infinity among them make a NaN.
+template <bool kLast>
+void collect(const Plan& plan, const Tile& tile, float* corners) {
+  for (int k = 0; k < plan.classes; ++k) {
+    Corners own = corners_of<kLast>(tile, k);
+    if (tile.same_width) own = {own.top_left, own.top_left, own.bottom_left, own.bottom_left};
+    store_corners(corners + static_cast<std::ptrdiff_t>(k) * kCornerFloats, own);
+  }
 }
 
 // Lists the classes whose greatest logit in the tile's block (two, when the tile reaches into the next), in either
@@ -68,19 +105,17 @@ Floats bound_of(const Tile& tile, const std::uint8_t* top_labels, const std::uin
 
   Floats bound = broadcast(-__builtin_inff());
   for (int i = 0; i < count; ++i) {
-    const float* at = tile.top + distinct[i] * tile.plane;
-    const Floats a = load<Floats>(at), b = right_of<kLast>(at, a);
-    const Floats c = load<Floats>(at + tile.below), d = right_of<kLast>(at + tile.below, c);
+    const auto [a, b, c, d] = corners_of<kLast>(tile, distinct[i]);
     const Ints own = unanimous & (top_left == broadcast(static_cast<std::int32_t>(distinct[i])));
     bound = max(own ? max(max(a, b), max(c, d)) : min(min(a, b), min(c, d)), bound);
   }
   return bound - max(bound, -bound) * 0x1p-20f;
 }
 
-// Lists the classes that can win somewhere in the tile, ascending.
+// Lists the classes that can win somewhere in the tile, ascending, and their corners.
 template <bool kLast>
 int survivors(const Plan& plan, const Tile& tile, int cell, const LabelledRow& top, const LabelledRow& bottom,
-              int* list) {
+              int* list, float* corners) {
   const Floats bound = bound_of<kLast>(tile, top.labels + cell, bottom.labels + cell);
   int listed = plan.classes;
   if (top.marked || bottom.marked) {
@@ -97,38 +132,39 @@ int survivors(const Plan& plan, const Tile& tile, int cell, const LabelledRow& t
   }
   int kept = 0;
   for (int i = 0; i < listed; ++i) {
-    const float* at = tile.top + list[i] * tile.plane;
-    const Floats a = load<Floats>(at), c = load<Floats>(at + tile.below);
-    const Floats most = max(max(a, right_of<kLast>(at, a)), max(c, right_of<kLast>(at + tile.below, c)));
+    const Corners own = corners_of<kLast>(tile, list[i]);
+    const Floats most = max(max(own.top_left, own.top_right), max(own.bottom_left, own.bottom_right));
+    store_corners(corners + static_cast<std::ptrdiff_t>(kept) * kCornerFloats, own);
     list[kept] = list[i];
     kept += any_at_least(most, bound);
   }
   return kept;
 }
 
+// The classes at work in a tile: their numbers, ascending, and their corners.
+struct Contest {
+  const int* list;
+  const float* corners;
+  int listed;
+};
+
 // Labels of one phase of kR output rows: argmax over the listed classes, which ascend, so that `>` keeps the lowest.
-template <int kR, bool kLast, bool kNan>
-EDGESEG_INLINE void interpolate(const Tile& tile, const int* list, int listed, Floats column_low, Floats column_high,
-                                const float* row_low, const float* row_high, Ints* which) {
+template <int kR, bool kNan>
+EDGESEG_INLINE void interpolate(const Contest& contest, Floats column_low, Floats column_high, const float* row_low,
+                                const float* row_high, Ints* which) {
   Floats best[kR], low[kR], high[kR];
   for (int r = 0; r < kR; ++r) {
     best[r] = broadcast(-__builtin_inff());
-    which[r] = broadcast(list[0]);
+    which[r] = broadcast(contest.list[0]);
     low[r] = broadcast(row_low[r]);
     high[r] = broadcast(row_high[r]);
   }
-  for (int i = 0; i < listed; ++i) {
-    const float* at = tile.top + list[i] * tile.plane;
-    const Floats top_left = load<Floats>(at);
-    const Floats bottom_left = load<Floats>(at + tile.below);
-    Floats top_right = right_of<kLast>(at, top_left), bottom_right = right_of<kLast>(at + tile.below, bottom_left);
-    if (kNan && tile.same_width) {
-      top_right = top_left;
-      bottom_right = bottom_left;
-    }
-    const Floats top = top_left * column_low + top_right * column_high;
-    const Floats bottom = bottom_left * column_low + bottom_right * column_high;
-    const Ints here = broadcast(list[i]);
+  const float* at = contest.corners;
+  for (int i = 0; i < contest.listed; ++i, at += kCornerFloats) {
+    const Corners own = load_corners(at);
+    const Floats top = own.top_left * column_low + own.top_right * column_high;
+    const Floats bottom = own.bottom_left * column_low + own.bottom_right * column_high;
+    const Ints here = broadcast(contest.list[i]);
     for (int r = 0; r < kR; ++r) {
       const Floats value = top * low[r] + bottom * high[r];
       if (kNan) {  // a NaN is better than any number, and nothing is better than a NaN
@@ -186,16 +222,16 @@ EDGESEG_INLINE void store_row(const Plan& plan, int cell, const std::uint32_t* p
   std::memcpy(to, segment, static_cast<std::size_t>(length));
 }
 
-template <int kR, bool kLast, bool kNan>
-void tile_rows(const Plan& plan, const Tile& tile, const int* list, int listed, int cell, const float* row_low,
-               const float* row_high, const Output& out, const Scratch& scratch) {
+template <int kR, bool kNan>
+void tile_rows(const Plan& plan, const Contest& contest, int cell, const float* row_low, const float* row_high,
+               const Output& out, const Scratch& scratch) {
   Ints which[kR];
   const int groups = (plan.phases + 3) / 4;
   Words word[kR] = {};
   for (int phase = 0; phase < plan.phases; ++phase) {
     const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(phase) * plan.width + cell;
-    interpolate<kR, kLast, kNan>(tile, list, listed, load<Floats>(plan.column_low + at),
-                                 load<Floats>(plan.column_high + at), row_low, row_high, which);
+    interpolate<kR, kNan>(contest, load<Floats>(plan.column_low + at), load<Floats>(plan.column_high + at), row_low,
+                          row_high, which);
     const int within = phase % 4;
     for (int r = 0; r < kR; ++r) {
       const Words moved = (Words)which[r] << (8 * within);
@@ -209,28 +245,28 @@ void tile_rows(const Plan& plan, const Tile& tile, const int* list, int listed, 
     store_row(plan, cell, scratch.packed + r * groups * kLanes, groups, out.row + r * out.pitch, scratch.segment);
   }
   if (cell == 0 && plan.columns.border > 0) {
-    interpolate<kR, kLast, kNan>(tile, list, listed, broadcast(1.0f), broadcast(0.0f), row_low, row_high, which);
+    interpolate<kR, kNan>(contest, broadcast(1.0f), broadcast(0.0f), row_low, row_high, which);
     for (int r = 0; r < kR; ++r) {
       std::memset(out.row + r * out.pitch, which[r][0], static_cast<std::size_t>(plan.columns.border));
     }
   }
 }
 
-template <bool kLast, bool kNan>
-void tile_all_rows(const Plan& plan, const Tile& tile, const int* list, int listed, int cell, int y, int y_end,
-                   std::uint8_t* labels, const Scratch& scratch) {
+template <bool kNan>
+void tile_all_rows(const Plan& plan, const Contest& contest, int cell, int y, int y_end, std::uint8_t* labels,
+                   const Scratch& scratch) {
   while (y < y_end) {
     const Output out = {labels + static_cast<std::ptrdiff_t>(y) * plan.columns.outputs, plan.columns.outputs};
     const float* low = plan.row_low + y;
     const float* high = plan.row_high + y;
     if (y_end - y >= kRows) {
-      tile_rows<kRows, kLast, kNan>(plan, tile, list, listed, cell, low, high, out, scratch);
+      tile_rows<kRows, kNan>(plan, contest, cell, low, high, out, scratch);
       y += kRows;
     } else if (y_end - y >= 2) {
-      tile_rows<2, kLast, kNan>(plan, tile, list, listed, cell, low, high, out, scratch);
+      tile_rows<2, kNan>(plan, contest, cell, low, high, out, scratch);
       y += 2;
     } else {
-      tile_rows<1, kLast, kNan>(plan, tile, list, listed, cell, low, high, out, scratch);
+      tile_rows<1, kNan>(plan, contest, cell, low, high, out, scratch);
       y += 1;
     }
   }

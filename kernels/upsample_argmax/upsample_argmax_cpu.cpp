@@ -16,20 +16,21 @@ namespace {
 struct Lanes {
   int count;
   UpsampleArgmaxBand band;
+  Widen widen;
 };
 
 Lanes lanes_of(InstructionSet set) {
   switch (set == InstructionSet::kAutomatic ? best_instruction_set() : set) {
 #if EDGESEG_X86
     case InstructionSet::kAvx2:
-      return {8, avx2::upsample_argmax_band};
+      return {8, avx2::upsample_argmax_band, avx2::widen};
     case InstructionSet::kAvx512:
-      return {16, avx512::upsample_argmax_band};
+      return {16, avx512::upsample_argmax_band, avx512::widen};
 #endif
     case InstructionSet::kLanes16:
-      return {16, lanes16::upsample_argmax_band};
+      return {16, lanes16::upsample_argmax_band, lanes16::widen};
     default:
-      return {4, portable::upsample_argmax_band};
+      return {4, portable::upsample_argmax_band, portable::widen};
   }
 }
 
@@ -40,15 +41,17 @@ struct Axis {
   std::vector<float> low, high;  // weights of each output
 
   // Cells from in_size on (padding) own nothing.
-  Axis(int in_size, int out_size, int padded)
-      : cells(padded), outputs(out_size), same_size(in_size == out_size), start(padded + 1, out_size) {
-    low.resize(out_size);
-    high.resize(out_size);
-    const float scale = bilinear_scale(in_size, out_size);
-    while (border < out_size && bilinear_source(border, scale) < 0.0f) ++border;
+  Axis(const BilinearAxis& axis, int padded)
+      : cells(padded),
+        outputs(axis.out_size),
+        same_size(axis.in_size == axis.out_size),
+        start(padded + 1, axis.out_size) {
+    low.resize(outputs);
+    high.resize(outputs);
+    while (border < outputs && axis.source(border) < 0.0f) ++border;
     int cell = 0;
-    for (int out = 0; out < out_size; ++out) {
-      const BilinearTap tap = bilinear_tap(out, in_size, out_size, scale);
+    for (int out = 0; out < outputs; ++out) {
+      const BilinearTap tap = axis.tap(out);
       low[out] = tap.weight_low;
       high[out] = tap.weight_high;
       if (out < border) continue;
@@ -89,16 +92,36 @@ struct Phases {
   }
 };
 
-// Rows narrower than a vector, repeated to its width by their last value, which is what lies right of the last cell.
-std::vector<float> padded_rows(const float* logits, std::int64_t rows, int w, int width) {
-  std::vector<float> padded(static_cast<std::size_t>(rows) * width);
-  for (std::int64_t row = 0; row < rows; ++row) {
-    float* to = padded.data() + row * width;
-    std::copy_n(logits + row * w, w, to);
+// The rows of the logits as the lanes want them: float32, at least as wide as a vector; where they are not, widened and
+// repeated to that width by their last value, which is what lies right of the last cell.
+struct Rows {
+  const void* logits;
+  Element element;
+  int h, w, width;
+  Widen widen;
+
+  bool as_they_are() const { return element == Element::kF32 && width == w; }
+
+  void copy(std::int64_t row, float* to) const {
+    if (element == Element::kF32) {
+      std::copy_n(static_cast<const float*>(logits) + row * w, w, to);
+    } else {
+      widen(static_cast<const std::uint16_t*>(logits) + row * w, to, w, element == Element::kF16);
+    }
     std::fill_n(to + w, width - w, to[w - 1]);
   }
-  return padded;
-}
+
+  // Rows [first, first + count) of every class of image n: (classes, count, width).
+  std::unique_ptr<float[]> copied(std::int64_t n, int classes, int first, int count) const {
+    std::unique_ptr<float[]> rows(new (std::nothrow) float[static_cast<std::size_t>(classes) * count * width]);
+    if (!rows) return rows;
+    float* to = rows.get();
+    for (int k = 0; k < classes; ++k) {
+      for (int row = 0; row < count; ++row, to += width) copy((n * classes + k) * h + first + row, to);
+    }
+    return rows;
+  }
+};
 
 // A band's piece of memory, cut up: four-byte parts first, bytes after them.
 struct BandMemory {
@@ -110,9 +133,13 @@ struct BandMemory {
     const std::size_t maxima = static_cast<std::size_t>(width / lanes + 1) * classes * lanes;
     const std::size_t list = static_cast<std::size_t>(classes) + 1;
     const std::size_t bytes = static_cast<std::size_t>(phases.longest_tile) + 8 + static_cast<std::size_t>(2) * width;
-    words.reset(new (std::nothrow) std::uint32_t[packed + 2 * maxima + list + (bytes + 3) / 4]);
+    const std::size_t corners = static_cast<std::size_t>(4) * lanes * list;
+    constexpr std::size_t kLine = 16;  // words of a cache line, with which the corners begin
+    words.reset(new (std::nothrow) std::uint32_t[kLine + corners + packed + 2 * maxima + list + (bytes + 3) / 4]);
     if (!words) return;
-    scratch.packed = words.get();
+    const std::size_t off = reinterpret_cast<std::uintptr_t>(words.get()) / 4 % kLine;
+    scratch.corners = reinterpret_cast<float*>(words.get() + (kLine - off));
+    scratch.packed = reinterpret_cast<std::uint32_t*>(scratch.corners) + corners;
     scratch.maxima[0] = reinterpret_cast<float*>(scratch.packed + packed);
     scratch.maxima[1] = scratch.maxima[0] + maxima;
     scratch.list = reinterpret_cast<int*>(scratch.maxima[1] + maxima);
@@ -134,40 +161,26 @@ int band_rows(int h, std::int64_t images, int num_threads) {
 
 const char* upsample_argmax_fault(const UpsampleArgmaxShape& s) {
   if (s.N < 0) return "a negative batch";
-  if (s.C < 1 || s.C > kMaxClasses) return "classes not in [1, 255]";
+  if (s.C < 1 || s.C > kMaxWideClasses) return "classes not in [1, 65535]";
   for (const std::int64_t side : {s.h, s.w, s.H, s.W}) {
     if (side < 1 || side > kMaxSide) return "a height or width not in [1, 2^22]";
   }
   return nullptr;
 }
 
-bool upsample_argmax_cpu(const float* logits, std::uint8_t* labels, const UpsampleArgmaxShape& shape,
-                         InstructionSet instruction_set, int num_threads, const ParallelFor& parallel_for) {
+bool upsample_argmax_cpu(const void* logits, Element element, void* labels, float* margin,
+                         const UpsampleArgmaxShape& shape, bool align_corners, InstructionSet instruction_set,
+                         int num_threads, const ParallelFor& parallel_for) {
   if (shape.N == 0) return true;
   try {
     const Lanes lanes = lanes_of(instruction_set);
     const int classes = static_cast<int>(shape.C), h = static_cast<int>(shape.h), w = static_cast<int>(shape.w);
     const int width = std::max(w, lanes.count);
-    std::vector<float> padded;
-    if (width > w) {
-      padded = padded_rows(logits, shape.N * classes * h, w, width);
-      logits = padded.data();
-    }
-    const Axis rows(h, static_cast<int>(shape.H), h), columns(w, static_cast<int>(shape.W), width);
+    const Rows source = {logits, element, h, w, width, lanes.widen};
+    const Axis rows(BilinearAxis(h, static_cast<int>(shape.H), align_corners), h);
+    const Axis columns(BilinearAxis(w, static_cast<int>(shape.W), align_corners), width);
     const Phases phases(columns, lanes.count);
-    const std::int64_t plane = static_cast<std::int64_t>(h) * width;
-    const UpsampleArgmaxPlan plan = {classes,
-                                     width,
-                                     static_cast<std::ptrdiff_t>(plane),
-                                     rows.view(),
-                                     columns.view(),
-                                     rows.low.data(),
-                                     rows.high.data(),
-                                     phases.count,
-                                     phases.uniform,
-                                     phases.low.data(),
-                                     phases.high.data()};
-
+    const std::int64_t outputs = shape.H * shape.W;
     const int band = band_rows(h, shape.N, num_threads);
     const std::int64_t bands = (h + band - 1) / band;
     std::atomic<bool> out_of_memory{false};
@@ -175,11 +188,29 @@ bool upsample_argmax_cpu(const float* logits, std::uint8_t* labels, const Upsamp
       const std::int64_t n = task / bands;
       const int first = static_cast<int>(task % bands) * band, last = std::min(first + band, h);
       const BandMemory memory(classes, width, lanes.count, phases);
-      if (!memory.words) {
+      std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(h) * w;
+      const float* from = static_cast<const float*>(logits) + n * classes * plane + static_cast<std::ptrdiff_t>(first) * w;
+      std::unique_ptr<float[]> copied;
+      if (!source.as_they_are()) {
+        const int count = std::min(last + 1, h) - first;  // the cells of the last row reach into the next band
+        copied = source.copied(n, classes, first, count);
+        from = copied.get();
+        plane = static_cast<std::ptrdiff_t>(count) * width;
+      }
+      if (!memory.words || from == nullptr) {
         out_of_memory = true;
         return;
       }
-      lanes.band(plan, logits + n * classes * plane, labels + n * shape.H * shape.W, first, last, memory.scratch);
+      const UpsampleArgmaxPlan plan = {classes,         width,          plane,
+                                       rows.view(),     columns.view(), rows.low.data(),
+                                       rows.high.data(), phases.count,  phases.uniform,
+                                       phases.low.data(), phases.high.data()};
+      const bool wide = classes > kMaxClasses;
+      lanes.band(plan, from,
+                 {wide ? nullptr : static_cast<std::uint8_t*>(labels) + n * outputs,
+                  wide ? static_cast<std::int32_t*>(labels) + n * outputs : nullptr,
+                  margin ? margin + n * outputs : nullptr},
+                 first, last, memory.scratch);
     });
     return !out_of_memory;
   } catch (const std::bad_alloc&) {

@@ -2,6 +2,8 @@
 // EDGESEG_LANES_NAMESPACE: here a band of cell rows. The specification is upsample_argmax.h.
 #include "upsample_argmax/upsample_argmax_lanes.h"
 
+#include "common/lanes_element.h"
+#include "upsample_argmax/lanes_scores.h"
 #include "upsample_argmax/lanes_tile.h"
 
 namespace edgeseg {
@@ -52,18 +54,19 @@ struct CellRow {
     const Tile tile = {logits + cell, below, plan.plane, plan.columns.same_size};
     const int corners = kLast ? kLanes : kLanes + 1;
     const bool marked = any_is_marked(top.labels + cell, corners) || any_is_marked(bottom.labels + cell, corners);
-    int listed = plan.classes;
+    Contest contest = {scratch.list, scratch.corners, plan.classes};
     if (marked || lists.useless(plan.classes)) {
       for (int k = 0; k < plan.classes; ++k) scratch.list[k] = k;
+      collect<kLast>(plan, tile, scratch.corners);
     } else {
-      listed = survivors<kLast>(plan, tile, cell, top, bottom, scratch.list);
+      contest.listed = survivors<kLast>(plan, tile, cell, top, bottom, scratch.list, scratch.corners);
       lists.tiles += 1;
-      lists.listed += listed;
+      lists.listed += contest.listed;
     }
     if (marked) {
-      tile_all_rows<kLast, true>(plan, tile, scratch.list, listed, cell, y, y_end, labels, scratch);
+      tile_all_rows<true>(plan, contest, cell, y, y_end, labels, scratch);
     } else {
-      tile_all_rows<kLast, false>(plan, tile, scratch.list, listed, cell, y, y_end, labels, scratch);
+      tile_all_rows<false>(plan, contest, cell, y, y_end, labels, scratch);
     }
   }
 
@@ -99,24 +102,43 @@ struct CellRow {
   }
 };
 
+template <typename E>
+void widen_all(const std::uint16_t* from, float* to, int count) {
+  int i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(to + i, load_floats<E>(from + i));
+  if (i < count) store_floats<F32>(to + i, load_floats<E>(from + i, count - i), count - i);
+}
+
+template <typename T>
+void copy_elements(T* outputs, std::ptrdiff_t to, std::ptrdiff_t from, std::ptrdiff_t count) {
+  if (outputs) std::memcpy(outputs + to, outputs + from, sizeof(T) * count);
+}
+
+void copy_row(const UpsampleArgmaxOutputs& outputs, std::ptrdiff_t to, std::ptrdiff_t from, std::ptrdiff_t count) {
+  copy_elements(outputs.labels, to, from, count);
+  copy_elements(outputs.wide, to, from, count);
+  copy_elements(outputs.margin, to, from, count);
+}
+
 }  // namespace
 
 namespace EDGESEG_LANES_NAMESPACE {
 
-void upsample_argmax_band(const UpsampleArgmaxPlan& plan, const float* logits, std::uint8_t* labels, int first,
-                          int last, const UpsampleArgmaxScratch& scratch) {
+void upsample_argmax_band(const UpsampleArgmaxPlan& plan, const float* logits, const UpsampleArgmaxOutputs& outputs,
+                          int first, int last, const UpsampleArgmaxScratch& scratch) {
   // Two source rows at a time; the lower one of a cell row is the upper one of the next, still in cache.
   LabelledRow rows[2] = {{scratch.labels[0], scratch.maxima[0], false}, {scratch.labels[1], scratch.maxima[1], false}};
   int held[2] = {-1, -1};
-  const auto labelled = [&](int source_row) -> const LabelledRow& {
-    const int slot = source_row % 2;
-    if (held[slot] != source_row) {
-      label_row(plan, logits + static_cast<std::ptrdiff_t>(source_row) * plan.width, &rows[slot]);
-      held[slot] = source_row;
+  const auto source = [&](int row) { return logits + static_cast<std::ptrdiff_t>(row - first) * plan.width; };
+  const auto labelled = [&](int row) -> const LabelledRow& {
+    const int slot = row % 2;
+    if (held[slot] != row) {
+      label_row(plan, source(row), &rows[slot]);
+      held[slot] = row;
     }
     return rows[slot];
   };
-
+  const bool scored = outputs.wide || outputs.margin;
   Lists lists;
   for (int i = first; i < last; ++i) {
     // Above the first pixel's centre one row stands for all: the last of the border.
@@ -124,23 +146,25 @@ void upsample_argmax_band(const UpsampleArgmaxPlan& plan, const float* logits, s
     const int y = plan.rows.start[i] - (border > 0 ? 1 : 0), y_end = plan.rows.start[i + 1];
     if (y == y_end) continue;
     const bool has_below = i + 1 < plan.rows.cells && !plan.rows.same_size;
-    const LabelledRow& top = labelled(i);
-    const LabelledRow& bottom = has_below ? labelled(i + 1) : top;
-    const CellRow cells = {plan,
-                           logits + static_cast<std::ptrdiff_t>(i) * plan.width,
-                           has_below ? plan.width : 0,
-                           top,
-                           bottom,
-                           y,
-                           y_end,
-                           labels,
-                           scratch,
-                           lists};
-    cells.run();
-    const std::ptrdiff_t pitch = plan.columns.outputs;
-    for (int copy = 0; copy + 1 < border; ++copy) {
-      std::memcpy(labels + copy * pitch, labels + (border - 1) * pitch, static_cast<std::size_t>(pitch));
+    const std::ptrdiff_t below = has_below ? plan.width : 0;
+    if (scored) {
+      score_cell_row(plan, source(i), below, y, y_end, outputs, scratch);
+    } else {
+      const LabelledRow& top = labelled(i);
+      const LabelledRow& bottom = has_below ? labelled(i + 1) : top;
+      const CellRow cells = {plan, source(i), below, top, bottom, y, y_end, outputs.labels, scratch, lists};
+      cells.run();
     }
+    const std::ptrdiff_t pitch = plan.columns.outputs;
+    for (int copy = 0; copy + 1 < border; ++copy) copy_row(outputs, copy * pitch, (border - 1) * pitch, pitch);
+  }
+}
+
+void widen(const std::uint16_t* from, float* to, int count, bool is_f16) {
+  if (is_f16) {
+    widen_all<F16>(from, to, count);
+  } else {
+    widen_all<Bf16>(from, to, count);
   }
 }
 

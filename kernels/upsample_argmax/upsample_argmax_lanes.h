@@ -36,18 +36,32 @@ struct UpsampleArgmaxScratch {
   std::uint8_t* labels[2];  // of two source rows: [width]
   float* maxima[2];         // of two source rows: at most [width / lanes + 1][classes][lanes]
   int* list;                // [classes + 1] classes that can win in a tile
+  float* corners;           // [classes + 1][4][lanes] their corners
   std::uint32_t* packed;    // [4 rows][groups of 4 phases][lanes]
   std::uint8_t* segment;    // [longest tile of an output row + 8]
 };
 
-// Labels of the output rows of cell rows [first, last) of one image.
-using UpsampleArgmaxBand = void (*)(const UpsampleArgmaxPlan& plan, const float* logits, std::uint8_t* labels,
-                                    int first, int last, const UpsampleArgmaxScratch& scratch);
+// Of one image, (H, W) each. `labels` (at most 255 classes) or `wide` is null; `margin` may be.
+struct UpsampleArgmaxOutputs {
+  std::uint8_t* labels;
+  std::int32_t* wide;
+  float* margin;
+};
 
-#define EDGESEG_DECLARE_LANES(name)                                                                               \
-  namespace name {                                                                                                \
-  void upsample_argmax_band(const UpsampleArgmaxPlan& plan, const float* logits, std::uint8_t* labels, int first, \
-                            int last, const UpsampleArgmaxScratch& scratch);                                      \
+// Labels of the output rows of cell rows [first, last) of one image; `logits` points at source row `first`.
+using UpsampleArgmaxBand = void (*)(const UpsampleArgmaxPlan& plan, const float* logits,
+                                    const UpsampleArgmaxOutputs& outputs, int first, int last,
+                                    const UpsampleArgmaxScratch& scratch);
+
+// `count` numbers of 16 bits, float16 or bfloat16, as float32.
+using Widen = void (*)(const std::uint16_t* from, float* to, int count, bool is_f16);
+
+#define EDGESEG_DECLARE_LANES(name)                                                                      \
+  namespace name {                                                                                       \
+  void upsample_argmax_band(const UpsampleArgmaxPlan& plan, const float* logits,                         \
+                            const UpsampleArgmaxOutputs& outputs, int first, int last,                   \
+                            const UpsampleArgmaxScratch& scratch);                                       \
+  void widen(const std::uint16_t* from, float* to, int count, bool is_f16);                              \
   }
 EDGESEG_DECLARE_LANES(portable)
 EDGESEG_DECLARE_LANES(lanes16)

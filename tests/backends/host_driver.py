@@ -1,6 +1,7 @@
 """The CUDA driver's interface on host memory: what the runtime does with addresses and copies, without a GPU."""
 
 import ctypes
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,8 +40,10 @@ class HostDriver(CudaDriver):
     def free(self, address: int) -> None:
         del self.memory[address]
 
-    def allocate_pinned(self, shape: tuple[int, ...]) -> np.ndarray:
-        self.pinned.append(np.full(shape, np.nan, np.float32))
+    def allocate_pinned(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        self.pinned.append(
+            np.frombuffer(bytearray(b"\xff" * (dtype.itemsize * math.prod(shape))), dtype).reshape(shape)
+        )
         return self.pinned[-1]
 
     def free_pinned(self, array: np.ndarray) -> None:

@@ -37,10 +37,11 @@ def test_instruction_sets_have_names():
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
-        ({"C": 256}, ValueError, "invalid argument"),
+        ({"C": 65536}, ValueError, "invalid argument"),
         ({"h": 0}, ValueError, "invalid argument"),
         ({"W": 2**40}, ValueError, "invalid argument"),
         ({"N": -1}, ValueError, "invalid argument"),
+        ({"element": 3}, ValueError, "invalid argument"),
         ({"num_threads": -1}, ValueError, "invalid argument"),
         ({"logits": None}, ValueError, "invalid argument"),
         ({"instruction_set": 99}, ValueError, "instruction set"),
@@ -48,9 +49,10 @@ def test_instruction_sets_have_names():
 )
 def test_the_c_function_checks_its_arguments(change, error, match):
     logits, labels = np.zeros((1, 2, 3, 4), np.float32), np.zeros((1, 6, 8), np.uint8)
-    arguments = {"logits": logits.ctypes.data, "labels": labels.ctypes.data}
-    arguments |= {"N": 1, "C": 2, "h": 3, "w": 4, "H": 6, "W": 8, "num_threads": 0, "instruction_set": 0}
-    function = kernels.load().edgeseg_upsample_argmax_f32
+    arguments = {"logits": logits.ctypes.data, "element": 0, "labels": labels.ctypes.data, "margin": None}
+    arguments |= {"N": 1, "C": 2, "h": 3, "w": 4, "H": 6, "W": 8}
+    arguments |= {"align_corners": 0, "num_threads": 0, "instruction_set": 0}
+    function = kernels.function("edgeseg_upsample_argmax", "pippqqqqqqiii")
     assert function(*arguments.values()) == 0
     with pytest.raises(error, match=f"upsample: .*{match}"):
         kernels.check(function(*(arguments | change).values()), "upsample")
