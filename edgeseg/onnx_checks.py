@@ -57,7 +57,7 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
 
     graph_model = ir.from_proto(model)
     for node in list(graph_model.graph):
-        source = node.inputs[0] if node.op_type == "Dropout" and _is_identity(node) else None
+        source = node.inputs[0] if node.op_type == "Dropout" and is_idle_dropout(node) else None
         if source is not None:
             node.outputs[0].replace_all_uses_with(source)
             graph_model.graph.remove(node, safe=True)
@@ -74,7 +74,7 @@ def _tidied(model: onnx.ModelProto) -> onnx.ModelProto:
     return tidied
 
 
-def _is_identity(dropout: onnx_ir.Node) -> bool:
+def is_idle_dropout(dropout: onnx_ir.Node) -> bool:
     """A Dropout that is not in training mode, whose mask nobody reads."""
     from onnx_ir.convenience import get_const_tensor
 

@@ -76,7 +76,6 @@ class _Inserter:
         self.graph = Graph(model)
         self.namer = fresh_namer(model)
         self.before: dict[int, list[onnx.NodeProto]] = {}  # node index -> new nodes to stand in front of it
-        self.weights: dict[tuple[str, int, bool], str] = {}  # weight, axis, float16 -> its dequantized tensor
 
     def insert(self, placement: Placement, excluded: set[str]) -> None:
         nodes = self.model.graph.node
@@ -124,11 +123,11 @@ class _Inserter:
         return dequantized
 
     def _quantized_weight(self, op: WeightedOp) -> str:
+        """The dequantized weight. Two operations that share a weight get one each: ONNX Runtime's exact INT8 kernels for
+        CPUs without VNNI refuse a graph in which they share the integers ("Attempt to replace the existing tensor")."""
         node = self.model.graph.node[op.index]
         name = node.input[op.weight]
         is_half = self.is_half and node.output[0] not in self.keep
-        if (name, op.axis, is_half) in self.weights:
-            return self.weights[name, op.axis, is_half]
         weight = self.graph.constant(name)
         assert weight is not None
         integers, scale = quantized_weight(weight, op.axis, self.weight_levels, _rounding(is_half))
@@ -137,11 +136,9 @@ class _Inserter:
         zeros = self._initializer(f"{name}/zero_point", np.zeros(scale.shape, np.int8))
         output = self.namer(f"{name}/dq")
         dequantize = helper.make_node("DequantizeLinear", [stored, scales, zeros], [output], name=output, axis=op.axis)
-        # In front of everything: another reader of the same weight may come earlier in the file.
-        self.before.setdefault(0, []).append(dequantize)
+        self.before.setdefault(op.index, []).append(dequantize)
         if not is_half:
             self.keep.add(output)
-        self.weights[name, op.axis, is_half] = output
         return output
 
     def _initializer(self, wish: str, value: np.ndarray) -> str:

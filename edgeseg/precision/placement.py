@@ -3,7 +3,7 @@
 The rules are those NVIDIA gives for explicit quantization: the activation and the weight of every weighted operation,
 not its output; the shortcut of a residual Add behind a convolution, so that the addition can join the convolution's
 kernel; nothing else. Attention products, Softmax, LayerNormalization, GELU and Resize have no constant operand and
-stay in floating point.
+stay in floating point, and so do products with the constant matrices of an interpolation or a mean.
 
 A place is named for what no exporter changes: operation, ordinal among the weighted operations in the order of
 `Graph.order`, and weight shape: `Conv:3:64x32x3x3`. So scales survive another input size and other tensor names.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnx import NodeProto
 
 from edgeseg.precision.graph import DEFAULT_DOMAINS, Graph, attribute
 
@@ -33,6 +34,7 @@ COMMUTES = (
     ),
     *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "DepthToSpace", "SpaceToDepth"),
 )
+MOST_TAPS = 32  # interpolation matrices that a rewrite puts side by side, or fewer
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -116,6 +118,8 @@ def _weighted_op(graph: Graph, index: int, ordinal: int) -> WeightedOp | None:
     value, is_quantized = constants[weight]  # type: ignore[misc]
     if value.ndim < 2:
         return None  # a matrix-vector product: memory bound, INT8 gains nothing
+    if _resamples(graph, node):
+        return None
     axis = {
         "Conv": 0,
         "ConvTranspose": 1,
@@ -124,6 +128,20 @@ def _weighted_op(graph: Graph, index: int, ordinal: int) -> WeightedOp | None:
     }[node.op_type]
     shape = "x".join(str(size) for size in value.shape)
     return WeightedOp(f"{node.op_type}:{ordinal}:{shape}", index, 1 - weight, weight, axis, is_quantized)
+
+
+def _resamples(graph: Graph, node: NodeProto) -> bool:
+    """Whether a node is a product with a matrix that interpolates or averages: no weight is negative, and those of each
+    result sum to 1, or to another small whole number where such matrices stand side by side (rewrites/upsampled.py). A
+    layer's never do. Its size is the image's, so that scales would not survive another one."""
+    if node.op_type != "MatMul":
+        return False
+    for position, name in enumerate(node.input[:2]):
+        matrix = graph.constant(name)
+        if matrix is not None and matrix.ndim >= 2 and matrix.dtype.kind == "f" and matrix.size and matrix.min() >= 0:
+            sums = matrix.sum(axis=-1 if position == 0 else -2, dtype=np.float64)
+            return bool(sums.max() <= MOST_TAPS and np.abs(sums - sums.round()).max() < 1e-2)
+    return False
 
 
 def _weight(graph: Graph, name: str) -> tuple[np.ndarray, bool] | None:
@@ -176,6 +194,6 @@ def _comes_from_resize(graph: Graph, name: str) -> bool:
     node = graph.made_by(name)
     if node is None:
         return False
-    if node.op_type in ("Resize", "Upsample"):
+    if node.op_type in ("Resize", "Upsample") or _resamples(graph, node):
         return True
     return node.op_type in ("Add", "Sum", "Relu") and any(_comes_from_resize(graph, item) for item in node.input)

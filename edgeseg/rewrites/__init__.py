@@ -5,7 +5,11 @@ SegFormer decode head, whoever exported it, from
 
     concat_i(upsample(W_i x_i + b_i)) -> 1x1 convolution -> BN -> ReLU     to     ReLU(sum_i upsample(V_i x_i + c_i))
 
-with one small matrix per stage at that stage's own resolution. No runtime does this by itself.
+with one small matrix per stage at that stage's own resolution, and the bottleneck of a pyramid pooling head from
+
+    concat(x, upsample(p_i)) -> 3x3 convolution -> BN -> ReLU     to     ReLU(V * x + A [G_i B_i^T])
+
+with matrices of a few rows in place of the convolution's largest part. No runtime does this by itself.
 """
 
 from __future__ import annotations
@@ -72,17 +76,25 @@ def _rules() -> dict[str, Callable[[Graph], int]]:
     """In an order in which each finds what those before it have uncovered."""
     from edgeseg.rewrites.batch_norm import fold_batch_norms
     from edgeseg.rewrites.concat import split_over_concat
+    from edgeseg.rewrites.inference import remove_training_parts
     from edgeseg.rewrites.layout import linears_to_convolutions
     from edgeseg.rewrites.merge import merge_convolutions
     from edgeseg.rewrites.resize import drop_identity_resizes, move_before_upsampling
+    from edgeseg.rewrites.sums import add_before_upsampling, broadcast_single_pixels, move_before_sums
+    from edgeseg.rewrites.upsampled import convolve_before_upsampling
 
     return {
-        "fold batch norm into the layer before it": fold_batch_norms,
+        "remove what only training needs": remove_training_parts,
+        "fold batch norm into the layer before or behind it": fold_batch_norms,
         "drop resizing to the same size": drop_identity_resizes,
         "linear layer on tokens as a 1x1 convolution of the map": linears_to_convolutions,
         "1x1 convolution of a concatenation as a sum": split_over_concat,
+        "1x1 convolution of a sum as a sum of convolutions": move_before_sums,
         "1x1 convolution before upsampling": move_before_upsampling,
         "merge consecutive convolutions": merge_convolutions,
+        "convolution of upsampled maps as products of small matrices": convolve_before_upsampling,
+        "add before upsampling": add_before_upsampling,
+        "add a single pixel by broadcasting": broadcast_single_pixels,
     }
 
 

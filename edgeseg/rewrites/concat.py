@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from edgeseg.rewrites.graph import Graph, dims, input_of, integer, like, maker_of
 from edgeseg.rewrites.merge import merging_saves
-from edgeseg.rewrites.pointwise import Convolution, add_pointwise, convolution, pointwise
+from edgeseg.rewrites.pointwise import Convolution, add_pointwise, convolution, pixels, pointwise
 from edgeseg.rewrites.resize import upsampling_behind
 
 
@@ -45,8 +45,7 @@ def _split(graph: Graph, conv: Convolution, concat: ir.Node) -> bool:
             terms.append((part, weight, f"{conv.stem}.{index}"))
     if not all(leaving):
         terms.append(_remaining(graph, conv, concat, parts, weights, leaving))
-    terms.sort(key=lambda term: upsampling_behind(term[0]) is None)  # the convolution at full resolution comes last:
-    # convolution + addition + ReLU is what runtimes fuse
+    terms.sort(key=lambda term: _order(term[0]))
     bias = conv.bias if input_of(conv.node, 2) is not None else None
     total = None
     for index, (part, weight, stem) in enumerate(terms):
@@ -65,6 +64,14 @@ def _saves_alone(part: ir.Value, weight: np.ndarray) -> bool:
         return True
     before = convolution(maker_of(part, "Conv"))
     return before is not None and merging_saves(before.weight.shape, weight.shape[0])
+
+
+def _order(part: ir.Value) -> int:
+    """Upsampled maps from large to small, so that those of one size are neighbours (sums.py); the convolution at full
+    resolution comes last: convolution + addition + ReLU is what runtimes fuse."""
+    resize = upsampling_behind(part)
+    small = None if resize is None or resize.inputs[0] is None else pixels(resize.inputs[0])
+    return 1 if small is None else -small
 
 
 def _remaining(

@@ -8,7 +8,8 @@ all channels. So for a 1x1 convolution, which mixes channels within a pixel,
 where the last step needs sum_q a[p, q] = 1. That holds for ``linear`` (at the border its pixels are clamped, not cut)
 and for ``nearest`` (one weight of 1), with every coordinate transformation but ``tf_crop_and_resize``, which fills what
 lies outside with a number. ``cubic`` is left alone: its weights sum to one as well, but runtimes differ in how, and no
-decode head uses it. Moved before an upsampling, the convolution runs on fewer pixels.
+decode head uses it. Expand, which repeats a single pixel (DeepLab's image pool), is a resizing in this sense too. Moved
+before an upsampling, the convolution runs on fewer pixels.
 """
 
 import numpy as np
@@ -45,8 +46,8 @@ def drop_identity_resizes(graph: Graph) -> int:
 
 
 def upsampling_behind(value: ir.Value) -> ir.Node | None:
-    """The commuting Resize to more pixels that makes a value which nothing else reads, or None."""
-    node = maker_of(value, "Resize")
+    """The commuting Resize or Expand to more pixels that makes a value which nothing else reads, or None."""
+    node = maker_of(value, "Resize") or maker_of(value, "Expand")
     if node is None or node.inputs[0] is None or not commutes(node):
         return None
     before, after = pixels(node.inputs[0]), pixels(value)
@@ -54,8 +55,10 @@ def upsampling_behind(value: ir.Value) -> ir.Node | None:
 
 
 def commutes(resize: ir.Node) -> bool:
-    """Whether a Resize of (N, C, H, W) leaves N and C alone and makes weighted means of pixels; see above."""
+    """Whether a Resize or Expand of (N, C, H, W) leaves N and C alone and makes weighted means of pixels; see above."""
     before, after = dims(resize.inputs[0]), dims(resize.outputs[0])
+    if resize.op_type == "Expand":
+        return len(before) == len(after) == 4 and before[1] is not None and before[:2] == after[:2]
     axes = {axis % 4 for axis in ints(resize, "axes")} if "axes" in resize.attributes else {2, 3}
     return (
         len(before) == len(after) == 4
@@ -74,12 +77,14 @@ def _swap(graph: Graph, conv: Convolution, resize: ir.Node) -> None:
     bias = conv.bias if input_of(conv.node, 2) is not None else None
     mapped = add_pointwise(graph, conv.node, source, conv.weight[:, :, 0, 0], bias, conv.stem)
     inputs = [mapped, *resize.inputs[1:]]
-    if input_of(resize, 3) is not None and "axes" not in resize.attributes:  # sizes: they name the channels too
+    if resize.op_type == "Expand":  # 1 keeps the batch and the channels, whatever they are
+        sides = [side or 1 for side in dims(conv.output)[2:]]
+        inputs[1] = graph.constant(f"{conv.stem}.upsampled.shape", np.array([1, 1, *sides], np.int64))
+    elif input_of(resize, 3) is not None and "axes" not in resize.attributes:  # sizes: they name the channels too
         inputs[3] = _sizes(graph, conv, mapped)
-    resized = graph.add(
-        conv.node, "Resize", inputs, dict(resize.attributes.items()), like(conv.output, {}), f"{conv.stem}.upsampled"
-    )
-    graph.substitute(conv.output, resized)
+    attributes = dict(resize.attributes.items())
+    shape, name = like(conv.output, {}), f"{conv.stem}.upsampled"
+    graph.substitute(conv.output, graph.add(conv.node, resize.op_type, inputs, attributes, shape, name))
 
 
 def _sizes(graph: Graph, conv: Convolution, mapped: ir.Value) -> ir.Value:

@@ -9,7 +9,10 @@ import onnxruntime
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
+from torch.nn.functional import interpolate
 
+from edgeseg.counting import macs_of_onnx
+from edgeseg.rewrites import rewrite
 from edgeseg.rewrites.graph import Graph
 
 Shape = Sequence[int | str]
@@ -66,12 +69,15 @@ def run(model: onnx.ModelProto, rng_seed: int = 0, batch: int = 2) -> list[np.nd
     for value in model.graph.input:
         shape = [dim.dim_value if dim.HasField("dim_value") else batch for dim in value.type.tensor_type.shape.dim]
         feeds[value.name] = rng.standard_normal(shape).astype(np.float32)
+    return onnxruntime_session(model).run(None, feeds)
+
+
+def onnxruntime_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, feeds)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def apply(rule: Callable[[Graph], int], before: onnx.ModelProto) -> tuple[int, onnx.ModelProto]:
@@ -92,6 +98,28 @@ def assert_same(expected: np.ndarray, result: np.ndarray, tolerance: float = 1e-
     difference, largest = np.abs(result - expected).max(), np.abs(expected).max()
     assert largest > 0.1, "the test's own data must be meaningful"
     assert difference <= tolerance * largest, f"differs by {difference:.3g} where values reach {largest:.3g}"
+
+
+def check_rewrite(before: onnx.ModelProto, size: tuple[int, int]) -> tuple[onnx.ModelProto, dict[str, int]]:
+    """Rewrites, and checks what must hold for every network; returns how often each rule was applied that was."""
+    as_it_came = before.SerializeToString(deterministic=True)
+    after, reports = rewrite(before)
+    assert before.SerializeToString(deterministic=True) == as_it_came
+    onnx.checker.check_model(after, full_check=True)
+    for seed in (0, 1):
+        (expected,), (logits,) = run(before, seed), run(after, seed)
+        assert_same(expected, logits)
+        assert np.array_equal(labels_of(expected, size), labels_of(logits, size))
+    assert [report.macs_after for report in reports[:-1]] == [report.macs_before for report in reports[1:]]
+    assert reports[-1].macs_after == macs_of_onnx(after, {"batch": 1}) < reports[0].macs_before
+    again, nothing = rewrite(after)
+    assert again == after
+    assert not any(report.applied for report in nothing)
+    return after, {report.name: report.applied for report in reports if report.applied}
+
+
+def labels_of(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return interpolate(torch.from_numpy(logits), size, mode="bilinear", align_corners=False).argmax(1).numpy()
 
 
 def operators(model: onnx.ModelProto) -> list[str]:

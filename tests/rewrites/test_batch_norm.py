@@ -93,6 +93,47 @@ def test_training_mode_stays(rng):
     assert fold_batch_norms(Graph(before)) == 0
 
 
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_through_resizing(rng, mode):
+    weights = weights_for(rng, w=(8, 6, 3, 3)) | norm_weights(rng, 8) | {"sizes": np.array([1, 8, 7, 5])}
+    nodes = [node("Conv", "x w", "t"), *with_norm(node("Resize", "t - - sizes", "up", mode=mode), "up")]
+    count, after = apply(fold_batch_norms, model(nodes, {"x": (1, 6, 5, 5)}, ["y"], weights))
+    assert count == 1
+    assert operators(after) == ["Conv", "Resize"]
+
+
+def test_not_through_cubic_resizing(rng):
+    weights = weights_for(rng, w=(8, 6, 3, 3)) | norm_weights(rng, 8) | {"sizes": np.array([1, 8, 7, 5])}
+    nodes = [node("Conv", "x w", "t"), *with_norm(node("Resize", "t - - sizes", "up", mode="cubic"), "up")]
+    assert apply(fold_batch_norms, model(nodes, {"x": (1, 6, 5, 5)}, ["y"], weights))[0] == 0
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_into_the_convolution_behind_it(rng, groups, bias):
+    weights = weights_for(rng, w=(9, 6 // groups, 3, 2)) | norm_weights(rng, 6)
+    weights |= weights_for(rng, b=(9,)) if bias else {}
+    nodes = with_norm(node("Relu", "x", "r"), "r", "t")
+    nodes.append(node("Conv", "t w b" if bias else "t w", "y", group=groups))
+    count, after = apply(fold_batch_norms, model(nodes, {"x": (2, 6, 5, 4)}, ["y"], weights))
+    assert count == 1
+    assert operators(after) == ["Conv", "Relu"]
+
+
+@pytest.mark.parametrize("attributes", [{"pads": [0, 0, 1, 0]}, {"auto_pad": "SAME_UPPER"}])
+def test_not_into_a_padded_convolution(rng, attributes):
+    """The zeros it reads beyond the border are not normalised."""
+    weights = weights_for(rng, w=(8, 6, 3, 3)) | norm_weights(rng, 6)
+    nodes = [*with_norm(node("Relu", "x", "r"), "r", "t"), node("Conv", "t w", "y", **attributes)]
+    assert apply(fold_batch_norms, model(nodes, {"x": (1, 6, 5, 4)}, ["y"], weights))[0] == 0
+
+
+def test_a_norm_that_is_also_read_elsewhere_stays(rng):
+    weights = weights_for(rng, w=(8, 6, 1, 1)) | norm_weights(rng, 6)
+    nodes = [*with_norm(node("Relu", "x", "r"), "r", "t"), node("Conv", "t w", "y"), node("Relu", "t", "z")]
+    assert apply(fold_batch_norms, model(nodes, {"x": (1, 6, 5, 4)}, ["y", "z"], weights))[0] == 0
+
+
 def test_names(rng):
     weights = {f"head.fuse.{name}": array for name, array in weights_for(rng, weight=(8, 6, 1, 1)).items()}
     nodes = with_norm(node("Conv", "x head.fuse.weight", "t"), "t")
