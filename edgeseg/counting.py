@@ -48,7 +48,7 @@ def count_module(build: Callable[[], nn.Module], size: tuple[int, int]) -> Modul
     import torch
 
     with torch.device("meta"):
-        module = build()
+        module = build().eval()  # batch norm refuses to train on one image that was pooled to one pixel
     return ModuleCount(params_of_module(module), macs_of_module(module, size))
 
 
@@ -58,7 +58,10 @@ def params_of_module(module: nn.Module) -> int:
 
 
 def macs_of_module(module: nn.Module, size: tuple[int, int]) -> int:
-    """Multiply-accumulates of ``module`` on one (1, 3, H, W) image, from shapes alone; the module is left as it is."""
+    """Multiply-accumulates of ``module`` on one (1, 3, H, W) image, from shapes alone; the module is left as it is.
+
+    A submodule that computes with products what is published without any says so by ``published_macs = 0``.
+    """
     import torch
     from torch.func import functional_call
     from torch.utils.flop_counter import FlopCounterMode
@@ -68,7 +71,10 @@ def macs_of_module(module: nn.Module, size: tuple[int, int]) -> int:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         functional_call(module, shapes, (torch.empty(1, 3, *size, device="meta"),))
-    return counter.get_total_flops() // 2
+    by_module = counter.get_flop_counts()  # under "Class.path.of.submodule", each with all that is inside
+    uncounted = [name for name, part in module.named_modules() if getattr(part, "published_macs", None) == 0]
+    extra = sum(sum(by_module.get(f"{type(module).__name__}.{name}", {}).values()) for name in uncounted)
+    return (counter.get_total_flops() - extra) // 2
 
 
 def macs_of_onnx(model: ModelProto, dims: Mapping[str, int] | None = None) -> int:

@@ -34,6 +34,7 @@ __all__ = ["load_onnx", "onnx_from_module"]
 
 OPSETS = range(17, 24)  # 17 has LayerNormalization as one operator, without which FP16 overflows
 RELATIVE_TOLERANCE = 1e-4  # of ONNX Runtime against torch, as a share of the largest logit
+LABELS_OF_DISCONTINUOUS = 0.99  # share of labels that must be the same, see _check_equal
 PREFIX = "network."  # where the wrapper below keeps the module
 
 
@@ -67,9 +68,10 @@ def onnx_from_module(
         check_not_random(model)
         check_domains(model)
         _check_interface(model, size, None if smallest != largest else smallest)
-        _check_equal(model, (smallest, 3, *size), 0, expected)
+        discontinuous = getattr(module, "discontinuous", False)
+        _check_equal(model, (smallest, 3, *size), 0, expected, discontinuous)
         another = (min(largest, smallest + 1), 3, *size)
-        _check_equal(model, another, 1, _run_module(wrapper, another, seed=1))
+        _check_equal(model, another, 1, _run_module(wrapper, another, seed=1), discontinuous)
     return model
 
 
@@ -288,13 +290,25 @@ def _check_interface(model: onnx.ModelProto, size: tuple[int, int], batch: int |
         )
 
 
-def _check_equal(model: onnx.ModelProto, shape: tuple[int, ...], seed: int, expected: np.ndarray) -> None:
-    """Raises ExportError unless ONNX Runtime gives what the module gave for these random images."""
+def _check_equal(
+    model: onnx.ModelProto, shape: tuple[int, ...], seed: int, expected: np.ndarray, discontinuous: bool
+) -> None:
+    """Raises ExportError unless ONNX Runtime gives what the module gave for these random images.
+
+    A module with a true attribute `discontinuous` moves values by where maxima are (unpooling). Two near maxima may
+    change places by rounding, and the logits around them with them, in torch's own float32 against float64 too: of
+    such a module most logits must be equal, and nearly all labels.
+    """
     logits = run_once(model, random_images(shape, seed))
     if logits.shape != expected.shape:
         raise ExportError(f"the exported network gives logits {logits.shape}, and the module {expected.shape}")
     difference, largest = float(np.abs(logits - expected).max()), float(np.abs(expected).max())
-    if not difference <= RELATIVE_TOLERANCE * largest:
+    tolerance = RELATIVE_TOLERANCE * largest
+    if discontinuous and difference > tolerance:
+        same_labels = (logits.argmax(1) == expected.argmax(1)).mean()
+        if np.median(np.abs(logits - expected)) <= tolerance and same_labels >= LABELS_OF_DISCONTINUOUS:
+            return
+    if not difference <= tolerance:
         raise ExportError(
             f"the exported network differs from the module by {difference:.3g} where logits reach {largest:.3g}; "
             f"wanted at most {RELATIVE_TOLERANCE:g} of that: does its forward depend on anything but the image?"

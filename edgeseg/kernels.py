@@ -40,8 +40,8 @@ def library_path(name: str) -> Path | None:
     """
     import edgeseg
 
-    if folder := os.environ.get("EDGESEG_LIBRARIES"):
-        path = Path(folder) / f"lib{name}{_SUFFIX}"
+    if fresh := os.environ.get("EDGESEG_LIBRARIES"):
+        path = Path(fresh) / f"lib{name}{_SUFFIX}"
         return path if path.is_file() else None
     folders = [Path(folder) for folder in edgeseg.__path__]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):

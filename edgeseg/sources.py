@@ -48,7 +48,7 @@ def network_from_name(
         InputError: the network has no shipped checkpoint and none was given.
     """
     from edgeseg.export import onnx_from_module
-    from edgeseg.models import model_entry
+    from edgeseg.models import caffe, model_entry
     from edgeseg.models.bundled import BUNDLED, DEFAULT_CHECKPOINTS
     from edgeseg.models.weights import load_weights, network_from_weights
 
@@ -56,7 +56,7 @@ def network_from_name(
     weights = weights or DEFAULT_CHECKPOINTS.get(name)
     if weights is None:
         raise InputError(
-            f"{name} has no checkpoint in the package; pass --weights FILE (safetensors, NVlabs or mmseg .pth), "
+            f"{name} has no checkpoint in the package; pass --weights FILE (.safetensors, or .pth as published), "
             f"--weights hf:ORG/NAME, or --weights random to measure speed alone"
         )
     bundled = BUNDLED.get(weights)
@@ -68,16 +68,18 @@ def network_from_name(
     size = entry.checked_size(size or (bundled.size if bundled else None))
     if weights == "random":
         notes += ("random weights: good for timing, its masks mean nothing",)
+    norm_eps = asdict(loaded.norm_eps) if loaded.norm_eps else None
+    wants_caffe = loaded.format in getattr(model_entry(loaded.model), "caffe", ())
     return Network(
         name=loaded.model,
         onnx=onnx_from_module(module, size, batch=batch),
         label_set=label_set,
-        preprocess=Preprocess(size),
+        preprocess=Preprocess(size, caffe.MEAN, caffe.STD) if wants_caffe else Preprocess(size),
         params=sum(p.numel() for p in module.parameters()),
         weights=weights,
         source_sha256=loaded.sha256,
         module=module,
-        module_recipe={"name": loaded.model, "num_classes": loaded.num_classes, "norm_eps": asdict(loaded.norm_eps)},
+        module_recipe={"name": loaded.model, "num_classes": loaded.num_classes, "norm_eps": norm_eps},
         bundled=bundled,
         notes=notes,
     )

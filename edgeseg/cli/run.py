@@ -15,17 +15,21 @@ def run(
     alpha: float = typer.Option(0.5, min=0, max=1, help="Opacity of the colours."),
     max_frames: int | None = typer.Option(None, min=1, help="Stop a video or camera after so many frames."),
     threads: int | None = typer.Option(None, min=1, help="CPU threads [default: all cores]."),
+    crf: bool = typer.Option(
+        False, "--crf", help="Refine labels with DeepLab's fully connected CRF: seconds an image."
+    ),
     json: bool = JSON_OPTION,
 ) -> None:
     """Segment images, folders, videos or a camera.
 
     Example: edgeseg run segformer-b0-int8-onnxruntime street.jpg
     """
+    from edgeseg.crf import DenseCrf
     from edgeseg.pipeline import load
     from edgeseg.progress import RichProgress
     from edgeseg.running import run as run_inputs
 
-    with load(bundle, threads=threads) as segmenter:
+    with load(bundle, threads=threads, crf=DenseCrf() if crf else None) as segmenter:
         report = run_inputs(
             segmenter,
             inputs,

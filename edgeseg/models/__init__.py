@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.models.catalog import CATALOG
 from edgeseg.models.entry import ModelEntry
 from edgeseg.models.segformer_config import SEGFORMERS
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "ModelEntry", "create_model", "model_entry"]
 
-MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in SEGFORMERS}
+MODELS: dict[str, ModelEntry] = {entry.name: entry for entry in (*SEGFORMERS, *CATALOG)}
 
 
 def model_entry(name: str) -> ModelEntry:

@@ -15,16 +15,29 @@ MAX_CLASSES = 255  # labels are uint8, and 255 means "ignored"
 
 
 @dataclass(frozen=True)
+class PublishedResult:
+    """What a publication prints about a network on one data set, at one input size."""
+
+    dataset: str  # a key of edgeseg.labels.LABEL_SETS
+    size: tuple[int, int]  # (height, width)
+    miou: float | None = None  # percent, single scale
+    gflops: float | None = None  # 1e9 multiply-accumulates, by the publication's own convention
+    fps: float | None = None  # images/s
+    source: str = ""  # where it is printed, and on what the speed was measured
+
+
+@dataclass(frozen=True)
 class ModelEntry(ABC):
     """One network under one name; `MODELS` holds them all."""
 
     name: str
     family: str  # the file under edgeseg/models that holds the network
     encoder: str  # as the paper's table names it: "MiT-B0"
-    formats: tuple[str, ...]  # checkpoint formats that fit, keys of `edgeseg.models.checkpoints.FORMATS`
+    formats: tuple[str, ...]  # checkpoint formats that fit, its own first
     size: tuple[int, int] = (512, 512)  # (height, width) of the published figures
     num_classes: int = 150
     min_size: int = 1  # smallest height, and width, in pixels
+    results: tuple[PublishedResult, ...] = ()
 
     @abstractmethod
     def build(self, num_classes: int | None = None, norm_eps: Any = None) -> nn.Module:
@@ -39,8 +52,8 @@ class ModelEntry(ABC):
         """Multiply-accumulates of convolutions, linear layers and matrix products, for one image, as published."""
 
     @abstractmethod
-    def deployed_macs(self, size: tuple[int, int] | None = None, num_classes: int | None = None) -> int:
-        """The same after the exact graph rewrites."""
+    def deployed_macs(self, size: tuple[int, int] | None = None, num_classes: int | None = None) -> int | None:
+        """The same after the exact graph rewrites; None where only a build can tell."""
 
     def checked_size(self, size: tuple[int, int] | None) -> tuple[int, int]:
         """`size`, or the published one; ValueError for one that the network cannot take."""

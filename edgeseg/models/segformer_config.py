@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgeseg.models.entry import ModelEntry
+from edgeseg.models.published import SEGFORMER_RESULTS
 
 if TYPE_CHECKING:
     from edgeseg.models.segformer import NormEps, SegFormer
@@ -135,6 +136,7 @@ def _entry(name: str, head: Literal["mlp", "conv_module"]) -> SegFormerEntry:
         encoder=f"MiT-{name.rpartition('-')[2].upper()}",
         formats=("edgeseg", "huggingface", "nvlabs") if head == "mlp" else ("edgeseg", "mmsegmentation"),
         min_size=29,  # the first stage's map, ceil(29 / 4) = 8, must fill one 8x8 reduction
+        results=SEGFORMER_RESULTS.get(name if head == "mlp" else f"{name}-mmseg", ()),
         config=VARIANTS[name],
         head=head,
     )

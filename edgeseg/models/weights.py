@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from edgeseg.errors import CheckpointError, InputError
 from edgeseg.models import create_model, model_entry
 from edgeseg.models.bundled import BUNDLED
-from edgeseg.models.fit import Checkpoint, settle, translate
+from edgeseg.models.checkpoints import Checkpoint
+from edgeseg.models.fit import recognise, settle
 from edgeseg.models.hub import WEIGHT_FILES, download_from_hub
-from edgeseg.models.segformer import NormEps
 from edgeseg.models.segformer_config import NUM_HEADS, PATCHES
 from edgeseg.models.weight_files import WeightFile, read_weight_file
 
@@ -45,8 +45,8 @@ class LoadedWeights:
     state_dict: dict[str, Tensor]  # float32
     model: str  # a key of MODELS
     num_classes: int
-    format: str  # a key of FORMATS, or "random"
-    norm_eps: NormEps  # the LayerNorm epsilons that the source trains with
+    format: str  # one of the model's formats, or "random"
+    norm_eps: Any  # of the family's own type, where sources train with different ones; None: as published
     sha256: str  # of the file; of nothing for "random"
     path: Path | None  # None for "random"
     class_names: tuple[str, ...] | None = None  # where the checkpoint tells
@@ -57,9 +57,9 @@ def load_weights(source: str | Path, model: str | None = None, num_classes: int 
     """Weights by file, folder or name.
 
     Args:
-        source: a file (safetensors, .pth, .bin; edgeseg, Hugging Face, NVlabs or mmsegmentation names), a Hugging Face
-            folder, ``hf:ORG/NAME``, the name of a bundled checkpoint, or ``random`` (seeded, for timing only).
-        model: a key of `MODELS`; None takes it from the tensors' shapes.
+        source: a file (safetensors, .pth, .bin; in the names of any of the model's formats), a Hugging Face folder,
+            ``hf:ORG/NAME``, the name of a bundled checkpoint, or ``random`` (seeded, for timing only).
+        model: a key of `MODELS`; None takes it from the tensors' names and shapes.
         num_classes: None takes it from the classifier's shape.
 
     Raises:
@@ -73,8 +73,9 @@ def load_weights(source: str | Path, model: str | None = None, num_classes: int 
         return _random_weights(model, num_classes)
     path = _locate(str(source))
     file = read_weight_file(path)
-    checkpoint = translate(path, file.tensors)
-    name, classes = settle(checkpoint, model, num_classes)
+    recognised = recognise(path, file.tensors, model)
+    name, classes = settle(recognised, model, num_classes)
+    checkpoint = recognised.checkpoint
     class_names, palette = _classes(file, checkpoint, classes)
     return LoadedWeights(
         state_dict=_state_dict(checkpoint),
@@ -105,7 +106,7 @@ def _random_weights(model: str | None, num_classes: int | None) -> LoadedWeights
         torch.manual_seed(0)
         network = create_model(model, num_classes)
     classes = model_entry(model).checked_num_classes(num_classes)
-    return LoadedWeights(network.state_dict(), model, classes, RANDOM, NormEps(), sha256(b"").hexdigest(), None)
+    return LoadedWeights(network.state_dict(), model, classes, RANDOM, None, sha256(b"").hexdigest(), None)
 
 
 def _locate(source: str) -> Path:

@@ -123,8 +123,8 @@ class _Inserter:
         return dequantized
 
     def _quantized_weight(self, op: WeightedOp) -> str:
-        """The dequantized weight. Two operations that share a weight get one each: ONNX Runtime's exact INT8 kernels for
-        CPUs without VNNI refuse a graph in which they share the integers ("Attempt to replace the existing tensor")."""
+        """The dequantized weight. Operations that share a weight get one each: ONNX Runtime's exact INT8 kernels for
+        CPUs without VNNI refuse a graph where they share the integers ("Attempt to replace the existing tensor")."""
         node = self.model.graph.node[op.index]
         name = node.input[op.weight]
         is_half = self.is_half and node.output[0] not in self.keep

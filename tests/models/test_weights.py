@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from edgeseg.errors import CheckpointError, InputError
 from edgeseg.models import bundled as bundled_module
+from edgeseg.models import create_model
 from edgeseg.models.bundled import BUNDLED
 from edgeseg.models.segformer import MixTransformerConfig, SegFormer
 from edgeseg.models.weights import load_weights, network_from_weights
@@ -129,7 +130,7 @@ def test_misshapen_tensors_are_named(refused, hugging_face, own):
     message = refused(hugging_face)
     assert "decode_head.linear_c.1.proj.weight is (256, 65), wanted (256, 64)" in message and "misshapen" in message
     own["decode_head.classifier.weight"] = torch.zeros(11, 256)
-    assert "decode_head.classifier.weight is (11, 256); wanted (classes, width, 1, 1)" in refused(own)
+    assert "decode_head.classifier.weight is (11, 256); wanted (classes, 256, 1, 1)" in refused(own)
     own["decode_head.classifier.weight"] = torch.zeros(11, 256, 1, 1)  # and a bias of 19
     assert "decode_head.classifier.bias is (19,), wanted (11,)" in refused(own)
 
@@ -244,3 +245,75 @@ def test_bundled_checkpoints_are_what_they_say(name):
     weights = load_weights(name, checkpoint.model, checkpoint.num_classes)
     with torch.inference_mode():
         assert network_from_weights(weights)(torch.zeros(1, 3, *checkpoint.size)).isfinite().all()
+
+
+class TestCatalog:
+    """Checkpoints of the catalogue's networks: what does not fit is named as the source names it."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def published(cls):
+        """Names and shapes as mmsegmentation saves fcn-mobilenetv2 with 4 classes."""
+        torch.manual_seed(0)
+        tensors = create_model("fcn-mobilenetv2", 4).state_dict()
+        return tensors | {"auxiliary_head.conv_seg.weight": torch.zeros(4, 256, 1, 1)}
+
+    @pytest.fixture
+    def tensors(self, published):
+        return dict(published)
+
+    def test_loads_with_and_without_the_name(self, tensors, tmp_path):
+        meta = {"dataset_meta": {"classes": tuple("abcd"), "palette": [[i, 2, 3] for i in range(4)]}}
+        torch.save({"meta": meta, "state_dict": tensors}, tmp_path / "mmseg.pth")
+        for model in (None, "fcn-mobilenetv2"):
+            weights = load_weights(tmp_path / "mmseg.pth", model)
+            assert (weights.model, weights.num_classes, weights.format) == ("fcn-mobilenetv2", 4, "mmsegmentation")
+            assert weights.class_names == tuple("abcd") and weights.palette[3] == (3, 2, 3)
+        state_dict = network_from_weights(weights).state_dict()
+        assert all(torch.equal(tensor, tensors[name]) for name, tensor in state_dict.items())
+
+    def test_as_edgeseg_saves_it(self, tensors, tmp_path):
+        del tensors["auxiliary_head.conv_seg.weight"]
+        own = {name: t.half() for name, t in tensors.items() if not name.endswith("tracked")}
+        save_file(own, tmp_path / "own.safetensors")
+        weights = load_weights(tmp_path / "own.safetensors")
+        assert (weights.model, weights.format, weights.norm_eps) == ("fcn-mobilenetv2", "edgeseg", None)
+        assert all(tensor.dtype == torch.float32 for name, tensor in weights.state_dict.items() if name in own)
+
+    def test_another_network_is_named(self, refused, tensors, hugging_face):
+        message = refused(tensors, "pspnet-resnet101")
+        assert "holds a fcn-mobilenetv2 with 4 classes in mmsegmentation format, not a pspnet-resnet101" in message
+        assert message.endswith("pass --model fcn-mobilenetv2")
+        assert "holds a fcn-mobilenetv2 with 4 classes" in refused(tensors, "segformer-b0")
+        assert "holds a segformer-b0 with 19 classes" in refused(hugging_face, "fcn-mobilenetv2")
+        assert "not 150; leave --dataset out" in refused(tensors, "fcn-mobilenetv2", 150)
+
+    def test_missing_and_surplus(self, refused, tensors):
+        del tensors["decode_head.convs.1.bn.running_var"], tensors["backbone.conv1.conv.weight"]
+        tensors["ema.decay"] = torch.tensor(0.9)
+        for model in (None, "fcn-mobilenetv2"):
+            message = refused(tensors, model)
+            assert "(mmsegmentation format) is not exactly a fcn-mobilenetv2: 2 tensors (backbone.conv1." in message
+            assert "decode_head.convs.1.bn.running_var) missing; 1 tensor (ema.decay) surplus" in message
+
+    def test_misshapen(self, refused, tensors):
+        tensors["decode_head.conv_cat.conv.weight"] = torch.zeros(512, 831, 3, 3)
+        message = refused(tensors)
+        assert "decode_head.conv_cat.conv.weight is (512, 831, 3, 3), wanted (512, 832, 3, 3)" in message
+        tensors["decode_head.conv_seg.weight"] = torch.zeros(4, 512)
+        assert "conv_seg.weight is (4, 512); wanted (classes, 512, 1, 1)" in refused(tensors)
+
+    @pytest.mark.parametrize("prefix", ["", "backbone."])
+    def test_a_backbone_alone(self, refused, tensors, prefix):
+        backbone = {prefix + n.removeprefix("backbone."): t for n, t in tensors.items() if n.startswith("backbone.")}
+        backbone["fc.weight"] = torch.zeros(1000, 320)
+        message = refused(backbone, "fcn-mobilenetv2")
+        assert "holds a backbone of a fcn-mobilenetv2 without a decode head" in message
+
+    def test_another_architecture(self, refused):
+        message = refused({"conv1.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(2)}, "fcn-mobilenetv2")
+        assert "nor do they look like another network" in message and "(first: conv1.weight, fc.bias)" in message
+
+    def test_takes_no_epsilons(self):
+        with pytest.raises(ValueError, match="fcn-mobilenetv2 takes no norm_eps"):
+            create_model("fcn-mobilenetv2", 3, norm_eps=1e-5)

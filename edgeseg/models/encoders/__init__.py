@@ -1,0 +1,1 @@
+"""Backbones: images in, the maps of their stages out."""
