@@ -42,9 +42,16 @@ def _torchvision(name: str, encoder: str, factory: str, miou: float, gflops: flo
 
 
 def _voc2012(
-    name: str, factory: str, size: tuple[int, int], miou: float, source: str, *, encoder: str = "VGG-16", **others: Any
+    name: str,
+    factory: str,
+    size: tuple[int, int],
+    miou: float | None = None,
+    source: str = "",
+    *,
+    encoder: str = "VGG-16",
+    **others: Any,
 ) -> NetworkEntry:
-    """A row for a network of 2015 or 2016 with its authors' figure on PASCAL VOC 2012."""
+    """A row for a network of 2015 or 2016 with its authors' figure on PASCAL VOC 2012, where it was checked."""
     return NetworkEntry(
         name=name,
         family=factory.partition(":")[0],
@@ -52,7 +59,7 @@ def _voc2012(
         size=size,
         num_classes=21,
         factory=f"edgeseg.models.{factory}",
-        results=(PublishedResult("voc", size, miou, source=f"its paper, VOC 2012 {source}"),),
+        results=(PublishedResult("voc", size, miou, source=f"its paper, VOC 2012 {source}"),) if miou else (),
         **{"formats": ("edgeseg",), **others},
     )
 
@@ -281,7 +288,7 @@ CATALOG: list[NetworkEntry] = [
     _fcn_vgg("fcn-32s-vgg16", "fcn32s_vgg16", 63.63),
     _fcn_vgg("fcn-16s-vgg16", "fcn16s_vgg16", 65.01),
     _fcn_vgg("fcn-8s-vgg16", "fcn8s_vgg16", 65.51),
-    _voc2012("deconvnet", "deconvnet:deconvnet", (224, 224), 69.6, "test; 50 object proposals an image", min_size=193),
+    _voc2012("deconvnet", "deconvnet:deconvnet", (224, 224), min_size=193),
     NetworkEntry(
         name="segnet",
         family="segnet",
@@ -290,9 +297,8 @@ CATALOG: list[NetworkEntry] = [
         size=(360, 480),
         num_classes=11,
         factory="edgeseg.models.segnet:segnet",
-        results=(PublishedResult("camvid", (360, 480), 60.1, source="SegNet paper (TPAMI 2017), table 3"),),
     ),
-    _voc2012("deeplabv1-vgg16", "deeplabv1:deeplabv1_vgg16", (513, 513), 62.25, "val; 67.64 with the CRF"),
+    _voc2012("deeplabv1-vgg16", "deeplabv1:deeplabv1_vgg16", (513, 513)),
     _voc2012(
         "deeplabv2-resnet101",
         "deeplabv2:deeplabv2_resnet101",

@@ -71,7 +71,8 @@ def test_rows_of_the_catalogue(entry):
     assert shipped_names()[entry.name] == (len(names), digest(names))
     for size, classes in entry.counted_at:
         counts = shipped_counts()[entry.name, size, classes]
-        assert counts.deployed_macs is None or 0 < counts.deployed_macs <= counts.published_macs
+        # EncNet's encoding is sums in torch and matrix products in ONNX: the graph may count a little more
+        assert counts.deployed_macs is None or 0 < counts.deployed_macs <= 1.001 * counts.published_macs
     assert [format.name for format in formats_of(entry)] == list(entry.formats)
     name, axis = class_tensor(entry.name)
     assert expected_shapes(entry.name, 7)[name][axis] == 7

@@ -43,6 +43,18 @@ def test_equals_an_emulation_in_torch(calibrated, levels):
     assert np.corrcoef((found - run(model, image)).ravel(), (expected - run(model, image)).ravel())[0, 1] > 0.97
 
 
+def test_one_weight_in_two_places():
+    """A recurrent block, or a network run at several scales. ONNX Runtime's exact kernels refuse shared integers."""
+    weight = np.random.default_rng(0).normal(0, 0.5, (3, 3, 3, 3)).astype(np.float32)
+    first = helper.make_node("Conv", ["images", "w"], ["x"], pads=[1, 1, 1, 1])
+    second = helper.make_node("Conv", ["x", "w"], ["logits"], pads=[1, 1, 1, 1])
+    model = model_of([first, second], {"w": weight}, (1, 3, 64, 96))
+    image = IMAGES[0]
+    quantized = quantize(model, calibrate(model, [image], method="max"))
+    wanted = run(model, image)
+    assert rms(run(quantized, image, EXACT_X86) - wanted) < 0.05 * rms(wanted)
+
+
 @pytest.mark.parametrize("levels, entries", [(127, EXACT_X86), (63, {})])
 def test_kernels_that_are_really_int8_give_the_same(levels, entries):
     """With the session option that a CPU without VNNI needs, or with 63 levels, which need none.
