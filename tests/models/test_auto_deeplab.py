@@ -119,7 +119,7 @@ def test_strided_padding_is_odd_at_the_end():
 
 
 def test_exports():
-    onnx_from_module(fill_(tiny(levels=(0, 0, 0, 1, 0))), (65, 98))  # which proves that ONNX Runtime gives the same
+    onnx_from_module(fill_(tiny(levels=(0, 1, 0))), (65, 98))  # which proves that ONNX Runtime gives the same
 
 
 def test_every_parameter_learns():
