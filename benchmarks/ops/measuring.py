@@ -20,6 +20,7 @@ from edgeseg import kernels
 
 Method = Callable[[], object]
 CACHE_BYTES = 256 << 20  # more than any last-level cache here: streaming through so much leaves nothing warm
+SETTLE = 0.2  # seconds; the threads of the method before spin for a while and would take cores from the next
 REPEATS = 5  # timed calls of one method in a row: a round of one call each would time cold code
 
 
@@ -39,6 +40,8 @@ def side_by_side(
     once = _once_on_cuda if device == "cuda" else _once_on_cpu
     for round_number in range(rounds + 1):
         for name, method in methods.items():
+            if device == "cpu":
+                time.sleep(SETTLE)
             for _ in range(REPEATS):
                 if junk is not None:
                     junk.add_(1)
