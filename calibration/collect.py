@@ -28,6 +28,7 @@ def calibrate(
     percentile: float = 99.99,
     preprocess: Mapping[str, object] | None = None,
     source_sha256: str = "",
+    migration: Mapping[str, tuple[int, ...]] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scales:
     """The INT8 range of every activation that `edgeseg.precision.int8.quantize` will quantize.
@@ -39,15 +40,18 @@ def calibrate(
         percentile: of |x|, for the method of that name.
         preprocess: Preprocess.to_json() of the images; later uses must have the same.
         source_sha256: of the checkpoint or ONNX file the model came from; later uses must have the same.
+        migration: exponents of `calibration.migration`; the ranges are those of the network after it.
         progress: called with the number of images done since the last call.
 
     Raises:
         ValueError: unknown method, a batch of the wrong shape, a network without weights to quantize.
         CalibrationError: no images; noise or constant images; activations that are not finite.
     """
+    from edgeseg.calibration.migration import migrated
     from edgeseg.precision.placement import find_placement
     from edgeseg.precision.ranges import Runner, fitting, node_keys
 
+    model = migrated(model, migration or {})
     make_observer(method, percentile)  # an unknown name fails before the network runs
     places = find_placement(model).tensors(model)
     if not places:
@@ -88,6 +92,7 @@ def calibrate(
         input_size=size,
         edgeseg=importlib.metadata.version("edgeseg"),
         warnings=tuple(warnings),
+        migration=dict(migration or {}),
     )
 
 

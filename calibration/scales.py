@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +42,10 @@ class Scales:
     input_size: tuple[int, int]  # (height, width) of the calibration images
     edgeseg: str  # version that made this
     warnings: tuple[str, ...] = ()  # what a reader should know before trusting them
+    migration: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict
+    )  # applied before the ranges hold: `migration`
+    image_fingerprints: tuple[str, ...] = ()  # of the image files (failures.overlap); empty: not told
     schema_version: int = SCHEMA_VERSION
 
     def check(
@@ -98,7 +102,8 @@ class Scales:
             )
 
     def to_json(self) -> dict:
-        return {**asdict(self), "input_size": list(self.input_size), "warnings": list(self.warnings)}
+        lists = {name: list(getattr(self, name)) for name in ("input_size", "warnings", "image_fingerprints")}
+        return {**asdict(self), **lists}
 
     @classmethod
     def from_json(cls, data: Mapping) -> "Scales":
@@ -122,6 +127,8 @@ class Scales:
                 input_size=(int(data["input_size"][0]), int(data["input_size"][1])),
                 edgeseg=data["edgeseg"],
                 warnings=tuple(data["warnings"]),
+                migration={key: tuple(map(int, item)) for key, item in data.get("migration", {}).items()},
+                image_fingerprints=tuple(data.get("image_fingerprints", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise CalibrationError(

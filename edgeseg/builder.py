@@ -1,92 +1,67 @@
-"""`edgeseg build`: network -> exact rewrites -> precision -> engine -> gate -> bundle."""
+"""`edgeseg build`: network -> exact rewrites -> precision -> engine -> gate -> bundle; its steps are in building/."""
 
 import importlib.metadata
 import importlib.util
-import shlex
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from edgeseg.backends import choose_backend
-from edgeseg.backends.base import Backend, BuildRequest, Shape
-from edgeseg.bundle import Bundle, BundleWriter, write_json, writing_bundle
-from edgeseg.errors import BackendError, CalibrationError, VerificationError
+from edgeseg.building.candidate import make_candidate
+from edgeseg.building.gate import Candidate, failure
+from edgeseg.building.judge import Judge, labelled_data
+from edgeseg.building.options import BuildOptions, check_options, default_name, rebuild_command, recipe
+from edgeseg.building.precision import Materials
+from edgeseg.bundle import Bundle, write_json, writing_bundle
+from edgeseg.errors import BackendError
 from edgeseg.progress import Progress
 from edgeseg.real_images import RealImages
-from edgeseg.sources import Batch, Network, network_from_module, network_from_name, network_from_onnx
-from edgeseg.verify import Verification, verify
+from edgeseg.sources import Network, network_from_module, network_from_name, network_from_onnx
+from edgeseg.verdict import Verdict, reach_verdict
 
 if TYPE_CHECKING:
     import onnx
 
-Precision = Literal["fp32", "fp16", "int8"]
-REBUILD_OPTIONS = (
-    *("model", "onnx", "onnx_output", "module", "weights", "dataset", "size", "batch", "max_drop", "backend"),
-    *("calibration_data", "calibration_images", "calibration_method", "scales"),
-)
+__all__ = ["BuildOptions", "build", "rebuild_command"]
+
 BUILD_PACKAGES = ("torch", "onnx", "onnxsim", "onnxscript", "onnx_ir", "safetensors")
 
 
-@dataclass(frozen=True)
-class BuildOptions:
-    """What to build; the command line's options."""
-
-    model: str | None = None
-    onnx: Path | None = None
-    module: str | None = None  # PACKAGE:FACTORY
-    weights: str | None = None
-    dataset: str | None = None
-    size: tuple[int, int] | None = None  # (height, width); the checkpoint's or the network's own by default
-    batch: Batch = 1
-    precision: Precision = "fp32"
-    max_drop: float | None = None  # points of agreement-mIoU
-    backend: str = "auto"
-    calibration_data: Path | None = None
-    scales: Path | None = None  # INT8 ranges of an earlier calibration, such as a bundle's scales.json
-    calibration_images: int = 64
-    calibration_method: Literal["max", "percentile", "entropy", "mse"] = "percentile"
-    rewrites: bool = True
-    output: Path | None = None
-    force: bool = False
-    compute_capabilities: tuple[str, ...] = ()  # tensorrt-rtx: the GPUs to build for, such as ("8.6", "8.9")
-    onnx_output: str | None = None  # which output of an ONNX with several
-
-
-def build(options: BuildOptions, progress: Progress = Progress()) -> Bundle:
+def build(options: BuildOptions, progress: Progress = Progress(), network: Network | None = None) -> Bundle:
     """Make a bundle, or fail with nothing written.
+
+    `network`: what the options' source became before, so that several builds of it need one export.
 
     Raises:
         VerificationError: the build does not pass the gate; `verification` on the exception holds what was seen.
         EdgesegError: anything else that can go wrong, with a message that says what to do.
     """
     begin = time.perf_counter()
-    _check(options)
+    check_options(options)
     _require_build_packages()
-    backend, reason = choose_backend(options.backend, to_build=True, precision=options.precision)
-    recipe = _recipe(options, backend)
-    target = options.output or Path(_default_name(options, backend))
-    with writing_bundle(target, same_recipe=recipe, force=options.force) as writer:
+    sought = "fp32" if options.precision == "auto" else options.precision
+    backend, reason = choose_backend(options.backend, to_build=True, precision=sought)
+    made_by = recipe(options, backend)
+    target = options.output or Path(default_name(options, backend))
+    with writing_bundle(target, same_recipe=made_by, force=options.force) as writer, ExitStack() as resources:
         with progress.task("export to ONNX"):
-            network = _open_network(options)
+            network = network or _open_network(options)
         images = RealImages(options.calibration_data, options.calibration_images, network.preprocess)
         with progress.task("exact rewrites"):
             model, reports, gmacs = _rewrite(network, options.rewrites)
-        model, scales_note = _apply_precision(model, network, options, backend, images, writer.staging, progress)
-        model_path = writer.staging / "model.onnx"
-        model_path.write_bytes(model.SerializeToString(deterministic=True))
-        request = BuildRequest(
-            onnx_path=model_path,
-            precision=options.precision,
-            compute_capabilities=options.compute_capabilities,
-            module=network.module,
-            module_recipe=network.module_recipe,
-            profiles=_profiles(model, options.batch),
-        )
-        engine = backend.build(request, writer.staging, progress)
+        materials = Materials(network, model, backend, options, images, progress)
+        judge = _judge(materials, resources)
+        verdict: Verdict | None = None
+        if options.precision == "auto":
+            made, verdict = reach_verdict(materials, judge, writer.staging)
+        else:
+            search = options.max_drop is not None
+            made = make_candidate(materials, judge, options.precision, writer.staging, search=search)
+        if not made.verification.passed:
+            raise failure(made)
+        write_json(writer.staging / "verification.json", made.verification_json())
         manifest: dict[str, Any] = {
             "edgeseg": importlib.metadata.version("edgeseg"),
             "model": {
@@ -99,32 +74,44 @@ def build(options: BuildOptions, progress: Progress = Progress()) -> Bundle:
             "preprocess": network.preprocess.to_json(),
             "input": _tensor(model.graph.input[0]),
             "output": _tensor(model.graph.output[0]),
-            "precision": options.precision,
+            **_precision(made, verdict),
             "backend": backend.identity(),
             "backend_reason": reason,
-            "engine": {"file": engine.main, "files": list(engine.files), "details": engine.details},
+            "engine": {"file": made.engine.main, "files": list(made.engine.files), "details": made.engine.details},
             "rewrites": reports,
             "gmacs": gmacs,
-            "recipe": recipe,
+            "recipe": made_by,
             "rebuild": rebuild_command(options, target),
-            "notes": [*network.notes, *scales_note],
+            "notes": [*network.notes, *made.notes],
+            "seconds": round(time.perf_counter() - begin, 2),
         }
-        verification = _verify(network, backend, engine.main, manifest, options, images, writer, progress)
-        write_json(writer.staging / "verification.json", verification.to_json())
-        manifest["seconds"] = round(time.perf_counter() - begin, 2)
         return writer.commit(manifest)
 
 
-def _check(options: BuildOptions) -> None:
-    given = [name for name in ("model", "onnx", "module") if getattr(options, name)]
-    if len(given) != 1:
-        raise ValueError(f"pass exactly one of --model, --onnx and --module, got {' and '.join(given) or 'none'}")
-    if options.calibration_images < 1:
-        raise ValueError(f"--calibration-images must be at least 1, got {options.calibration_images}")
-    if options.scales and options.precision != "int8":
-        raise ValueError(f"--scales are INT8 ranges, the build is {options.precision}; add --int8 or leave them out")
-    if options.onnx and options.weights:
-        raise ValueError("an ONNX file brings its own weights; leave out --weights or --onnx")
+def _precision(made: Candidate, verdict: Verdict | None) -> dict[str, Any]:
+    """What the manifest says about precision: "int8_share" of the multiply-accumulates, the search and the verdict."""
+    found: dict[str, Any] = {"precision": made.precision}
+    if made.precision == "int8":
+        found["int8_share"] = made.int8_share
+    if made.fallback:
+        found["fallback"] = made.fallback.to_json()
+    if verdict:
+        found["verdict"] = verdict.to_json()
+    return found
+
+
+def _judge(materials: Materials, resources: ExitStack) -> Judge | None:
+    """Where a limit is asked for, or a verdict, what decides whether a build is within it."""
+    options, network = materials.options, materials.network
+    if options.max_drop is None and options.precision != "auto":
+        return None
+    from edgeseg.backends.onnxruntime import session_from_model
+
+    labelled = None
+    if options.max_drop is not None:
+        labelled = labelled_data(options.data, options.calibration_data, network.label_set)
+    reference = resources.enter_context(session_from_model(network.onnx))
+    return Judge(reference.infer_one, materials.images, network.label_set.classes, labelled)
 
 
 def _require_build_packages() -> None:
@@ -165,161 +152,7 @@ def _macs_per_image(model: "onnx.ModelProto") -> float:
     return macs_of_onnx(model) / batch.dim_value
 
 
-def _apply_precision(
-    model: "onnx.ModelProto",
-    network: Network,
-    options: BuildOptions,
-    backend: Backend,
-    images: RealImages,
-    staging: Path,
-    progress: Progress,
-) -> tuple["onnx.ModelProto", list[str]]:
-    """Casts or Q/DQ into the ONNX; the scales file goes into the bundle."""
-    if options.precision == "fp32":
-        return model, []
-    if options.precision == "fp16":
-        from edgeseg.precision.fp16 import cast_to_fp16
-
-        with progress.task("measure activation ranges", images.count) as advance:
-            model, report = cast_to_fp16(model, _counted(images.calibration(), advance))
-        return model, list(report.notes)
-
-    from edgeseg.precision.int8 import quantize
-
-    scales, notes = _scales(model, network, options, images, progress)
-    scales.save(staging / "scales.json")
-    with progress.task("insert Q/DQ"):
-        quantized = quantize(
-            model,
-            scales,
-            high_precision=backend.int8_high_precision,
-            exclude_behind=backend.int8_exclude_behind,
-        )
-    return quantized, notes
-
-
-def _scales(model: "onnx.ModelProto", network: Network, options: BuildOptions, images: RealImages, progress: Progress):
-    """The user's file, new ones from the user's images, or those that ship; never from anything else."""
-    from edgeseg.calibration import calibrate
-    from edgeseg.calibration.scales import Scales
-
-    identity = {"source_sha256": network.source_sha256, "preprocess": network.preprocess.to_json()}
-    if options.scales is not None:
-        scales = Scales.load(options.scales)
-        scales.check(**identity)  # the places are checked by `quantize`
-        return scales, [f"scales of {options.scales}", *scales.warnings]
-    if options.calibration_data is not None:
-        with progress.task("calibrate", images.count) as advance:
-            batches = _counted(images.calibration(), advance)
-            scales = calibrate(model, batches, method=options.calibration_method, **identity)
-        return scales, [f"calibrated on {images.source}", *scales.warnings]
-    if network.bundled is None:
-        raise CalibrationError(
-            f"INT8 needs activation ranges, and {network.weights} ships with none; pass --calibration-data DIR, "
-            f"a folder of about {options.calibration_images} images like those the network will see"
-        )
-    scales = Scales.load(network.bundled.scales_path if options.rewrites else network.bundled.plain_scales_path)
-    scales.check(**identity)  # the places are checked by `quantize`
-    return scales, [f"scales that ship with {network.weights}"]
-
-
-def _verify(
-    network: Network,
-    backend: Backend,
-    engine_file: str,
-    manifest: dict,
-    options: BuildOptions,
-    images: RealImages,
-    writer: BundleWriter,
-    progress: Progress,
-) -> Verification:
-    from edgeseg.backends.onnxruntime import session_from_model
-
-    status = backend.probe()
-    if status.can_run:
-        session = backend.open(writer.staging, engine_file, manifest)
-        executed_with = f"{backend.name} {status.version}"
-    else:
-        session = session_from_model(writer.staging / "model.onnx")
-        executed_with = (
-            f"onnxruntime, on the engine's own ONNX: the {backend.name} engine cannot run here ({status.reason})"
-        )
-    reference = session_from_model(network.onnx)
-    with session, reference, progress.task("verify", images.verification_count) as advance:
-        verification = verify(
-            reference.infer_one,
-            session.infer_one,
-            _counted(images.verification(), advance),
-            network.label_set.classes,
-            options.precision,
-            max_drop=options.max_drop,
-            executed_with=executed_with,
-            reference_name="FP32 network as published, onnxruntime",
-            image_source=images.source,
-        )
-    if not verification.passed:
-        raise VerificationError(
-            f"the {options.precision} build fails the gate and was not kept: {'; '.join(verification.failures)}. "
-            f"Calibrate on images like the real ones (--calibration-data), choose a higher precision, "
-            f"or allow more with --max-drop",
-            verification,
-        )
-    return verification
-
-
-def _recipe(options: BuildOptions, backend: Backend) -> dict:
-    """What makes two builds the same bundle: a rebuild by the same recipe may replace the old one."""
-    return {
-        "network": options.model or str(options.onnx or options.module),
-        "precision": options.precision,
-        "backend": backend.name,
-    }
-
-
-def _default_name(options: BuildOptions, backend: Backend) -> str:
-    network = options.model or (options.onnx.stem if options.onnx else (options.module or "").partition(":")[2])
-    return f"{network}-{options.precision}-{backend.name}"
-
-
-def rebuild_command(options: BuildOptions, target: Path) -> str:
-    """The command line that makes this bundle again: every option that is not at its default."""
-    defaults = BuildOptions()
-    words = ["edgeseg", "build"]
-    for name in REBUILD_OPTIONS:
-        value = getattr(options, name)
-        if value != getattr(defaults, name):
-            words += [f"--{name.replace('_', '-')}", _spelled(name, value)]
-    for capability in options.compute_capabilities:
-        words += ["--compute-capability", capability]
-    words += [f"--{options.precision}"]
-    if not options.rewrites:
-        words += ["--no-rewrites"]
-    return shlex.join([*words, "-o", str(target)])
-
-
-def _spelled(name: str, value: Any) -> str:
-    """An option's value as the command line takes it."""
-    if isinstance(value, tuple):
-        return ("x" if name == "size" else ":").join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _profiles(model: "onnx.ModelProto", batch: Batch) -> dict[str, tuple[Shape, Shape, Shape]]:
-    """Smallest, usual and largest shape of the input, for backends that want them; nothing for a static batch."""
-    if not isinstance(batch, tuple):
-        return {}
-    image = _tensor(model.graph.input[0])
-    smallest, usual, largest = ((n, *image["shape"][1:]) for n in batch)
-    return {image["name"]: (smallest, usual, largest)}
-
-
 def _tensor(value) -> dict:
     """Name and shape of a graph input or output; None where a dimension is dynamic."""
     dims = value.type.tensor_type.shape.dim
     return {"name": value.name, "shape": [d.dim_value if d.HasField("dim_value") else None for d in dims]}
-
-
-def _counted(batches: Iterator[np.ndarray], advance) -> Iterator[np.ndarray]:
-    for batch in batches:
-        yield batch
-        advance(1)

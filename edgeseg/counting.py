@@ -103,6 +103,32 @@ def macs_by_node(model: ModelProto, dims: Mapping[str, int] | None = None) -> di
     return macs
 
 
+def int8_share(model: ModelProto, dims: Mapping[str, int] | None = None) -> float:
+    """Share of the multiply-accumulates, 0 .. 1, of which both factors come from DequantizeLinear, casts between aside.
+
+    What the graph asks for; a runtime may compute more of it in floating point.
+    """
+    makers = {output: node for node in model.graph.node for output in node.output}
+
+    def is_int8(name: str) -> bool:
+        maker = makers.get(name)
+        while maker is not None and maker.op_type == "Cast":
+            maker = makers.get(maker.input[0])
+        return maker is not None and maker.op_type == "DequantizeLinear"
+
+    macs = macs_by_node(model, dims)
+    reduced = 0
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and all(map(is_int8, node.input[:2])):
+            reduced += macs_of(node, macs)
+    return reduced / max(sum(macs.values()), 1)
+
+
+def macs_of(node: NodeProto, macs: Mapping[str, int]) -> int:
+    """One node's part of `macs_by_node`; 0 where it has none."""
+    return macs.get(node.output[0], macs.get(node.name, 0))
+
+
 def largest_nodes(model: ModelProto, count: int = 10, dims: Mapping[str, int] | None = None) -> list[tuple[str, int]]:
     """The ``count`` nodes with the most multiply-accumulates, most first."""
     return sorted(macs_by_node(model, dims).items(), key=lambda item: -item[1])[:count]

@@ -40,8 +40,10 @@ class BundleError(EdgesegError):
 
 
 class VerificationError(EdgesegError):
-    """The build does not reproduce the FP32 reference closely enough; `verification` holds what the gate saw."""
+    """The build does not reproduce the FP32 reference closely enough; `verification` holds what the gate saw, and
+    `fallback` the search for what to keep out of INT8, as in verification.json, where there was one."""
 
-    def __init__(self, message: str, verification: "Verification"):
+    def __init__(self, message: str, verification: "Verification", fallback: dict | None = None):
         super().__init__(message)
         self.verification = verification
+        self.fallback = fallback

@@ -1,6 +1,7 @@
 """The product on one screen: image -> preprocess -> engine -> upsample + argmax -> labels. Needs no torch."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from edgeseg.preprocess import Preprocess
 
 @dataclass
 class StageTimes:
-    """Milliseconds of one image in each stage. Where the GPU does all three in one go, all of it is the engine's."""
+    """Milliseconds of one image or batch in each stage. Where the GPU does all three in one go, it is the engine's."""
 
     preprocess: float
     engine: float
@@ -39,7 +40,7 @@ class Segmenter:
         self.crf = crf
         self.preprocess = Preprocess.from_json(bundle.manifest["preprocess"])
         self.label_set = LabelSet.from_json(bundle.manifest["label_set"])
-        self.times: StageTimes | None = None  # of the last image
+        self.times: StageTimes | None = None  # of the last call
         self._on_device = None if crf else session.on_device(self.preprocess)
 
     def __call__(self, image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -61,6 +62,30 @@ class Segmenter:
             labels = refine(image, logits[0], self.crf)
         else:
             labels = upsample_argmax(logits, size or image.shape[:2], threads=self.threads)[0]  # (H, W)
+        end = time.perf_counter()
+        stages = (preprocessed - begin, inferred - preprocessed, end - inferred)
+        self.times = StageTimes(*(1000 * seconds for seconds in stages))
+        return labels
+
+    def batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Labels of several images from one run of the engine, each at its own size.
+
+        Raises:
+            ValueError: the bundle was built for another number of images (`edgeseg build --batch`), or there is a CRF.
+        """
+        if self.crf:
+            raise ValueError("the CRF takes one image at a time; call the segmenter itself for each")
+        if not images:
+            raise ValueError("a batch holds at least one image, got none")
+        begin = time.perf_counter()
+        prepared = np.concatenate([self.preprocess(image) for image in images])  # (N, 3, h, w)
+        preprocessed = time.perf_counter()
+        logits = self.session.infer(prepared)  # (N, num_classes, h / s, w / s)
+        inferred = time.perf_counter()
+        labels = [
+            upsample_argmax(logits[i : i + 1], image.shape[:2], threads=self.threads)[0]
+            for i, image in enumerate(images)
+        ]
         end = time.perf_counter()
         stages = (preprocessed - begin, inferred - preprocessed, end - inferred)
         self.times = StageTimes(*(1000 * seconds for seconds in stages))

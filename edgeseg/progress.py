@@ -1,7 +1,8 @@
 """Progress bars for anything over two seconds; on stderr, so that stdout stays for results."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 
 class Progress:
@@ -54,3 +55,13 @@ class RichProgress(Progress):
             self._open_tasks -= 1
             if self._open_tasks == 0:
                 self._bars.stop()
+
+
+Item = TypeVar("Item")
+
+
+def counted(items: Iterable[Item], advance: Callable[[int], None]) -> Iterator[Item]:
+    """The items, each of them a step of a task once it is done with."""
+    for item in items:
+        yield item
+        advance(1)

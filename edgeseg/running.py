@@ -8,6 +8,7 @@ import numpy as np
 from edgeseg.errors import InputError
 from edgeseg.files import make_folder
 from edgeseg.images import find_images, load_image, save_image, save_labels
+from edgeseg.inference_modes import InferenceMode
 from edgeseg.overlay import class_shares, shares_of_counts
 from edgeseg.overlay import overlay as draw_overlay
 from edgeseg.pipeline import Segmenter
@@ -16,7 +17,7 @@ from edgeseg.video import VideoReader, is_video, write_video
 
 
 def run(
-    segmenter: Segmenter,
+    segmenter: Segmenter | InferenceMode,
     inputs: list[str],
     output: Path,
     *,
@@ -28,7 +29,7 @@ def run(
     """The JSON document of `edgeseg run`.
 
     Args:
-        segmenter: a loaded bundle.
+        segmenter: a loaded bundle, or one that slides windows over its images.
         inputs: image files, folders of images, video files, `camera:0` or a stream's URL.
         output: folder for `<name>.png` (palette PNG, class ids as pixel values) and `<name>-overlay.jpg`; videos give
             `<name>-overlay.mp4`.
@@ -77,7 +78,9 @@ def _unique_names(paths: list[Path]) -> list[str]:
     return names
 
 
-def _save(segmenter: Segmenter, image, labels, source: Path, stem: Path, overlay: bool, alpha: float) -> dict:
+def _save(
+    segmenter: Segmenter | InferenceMode, image, labels, source: Path, stem: Path, overlay: bool, alpha: float
+) -> dict:
     make_folder(stem.parent)
     labels_path = stem.with_name(f"{stem.name}.png")
     if labels_path.resolve() == source.resolve():
@@ -96,7 +99,7 @@ def _save(segmenter: Segmenter, image, labels, source: Path, stem: Path, overlay
 
 
 def _run_video(
-    segmenter: Segmenter,
+    segmenter: Segmenter | InferenceMode,
     source: str,
     output: Path,
     times: list[np.ndarray],
@@ -128,6 +131,6 @@ def _first(frames: Iterable[np.ndarray], count: int | None) -> Iterator[np.ndarr
         yield frame
 
 
-def _stage_times(segmenter: Segmenter) -> np.ndarray:
+def _stage_times(segmenter: Segmenter | InferenceMode) -> np.ndarray:
     assert segmenter.times
     return np.array([segmenter.times.preprocess, segmenter.times.engine, segmenter.times.tail])

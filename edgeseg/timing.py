@@ -4,8 +4,12 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def interleave(systems: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def interleave(
+    systems: Mapping[str, Callable[[], object]], repeats: int, after: Callable[[str], None] | None = None
+) -> dict[str, list[float]]:
     """Milliseconds of each system, each in turn, so that drift meets all of them alike.
+
+    `after` is told the system's name behind each timed run.
 
     A pause and an untimed run stand before each timed one: the threads of the system before spin for a while after
     their work and would take cores from the next.
@@ -18,4 +22,6 @@ def interleave(systems: Mapping[str, Callable[[], object]], repeats: int) -> dic
             begin = time.perf_counter()
             system()
             times[name].append(1000 * (time.perf_counter() - begin))
+            if after:
+                after(name)
     return times

@@ -1,11 +1,13 @@
 """Shared fixtures: small real things, made once."""
 
 import os
+import tempfile
 
 import numpy as np
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the suite runs one worker a core
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="edgeseg-tests-")  # no scales from earlier runs
 
 
 @pytest.fixture

@@ -41,7 +41,9 @@ stands before the figure of a build that the gate refused, as it should; **error
 `tensorrt-rtx` engines are real ones; without a GPU their own ONNX is checked, in ONNX Runtime.
 
 Weights are random (seeded) except where a checkpoint ships, which makes reduced precision look worse than it is: the
-scores of two classes lie closer together than those of a trained network do. {done} of {wanted} cells were built.
+scores of two classes lie closer together than those of a trained network do. Of them the gate wants that 99 % of the
+pixels keep their label in FP16 and 93 % in INT8, and nothing of their mIoU over classes that mean nothing
+(`--max-drop 100`). {done} of {wanted} cells were built.
 
 """
 
@@ -96,7 +98,7 @@ def build(key: Cell, args: argparse.Namespace, folder: Path) -> Cell:
     command += ["--size", f"{height}x{width}", f"--{key['precision']}", "--backend", key["backend"]]
     command += ["--calibration-data", str(folder / "images"), "--json", "--force", "--output", str(folder / "bundle")]
     if key["model"] not in DEFAULT_CHECKPOINTS:
-        command += ["--weights", "random"]
+        command += ["--weights", "random", "--max-drop", "100"]  # the limit on changed labels stands
     cell: Cell = {"height": height, "width": width}
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=args.timeout)

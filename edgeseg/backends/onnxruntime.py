@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 # Fusing a quantised MatMul with its float bias makes a Gemm, which has no INT8 kernel for one: it would run in float.
 DISABLED_OPTIMIZERS = {"int8": ["MatMulAddFusion"]}
+# Rounds the float bias of a quantised convolution to 32-bit steps of input scale x weight scale. Its own INT8 kernels
+# need that, and `quantize` keeps such biases within 32 bits. A float16 step, though, is 0 or far too coarse.
+BIAS_ROUNDING = "WeightBiasQuantization"
 
 
 class OnnxRuntimeBackend(Backend):
@@ -96,9 +99,18 @@ class OnnxRuntimeSession(Session):
 
 
 def session_from_model(
-    model: Path | onnx.ModelProto | bytes, *, threads: int | None = None, precision: str = "fp32"
+    model: Path | onnx.ModelProto | bytes,
+    *,
+    threads: int | None = None,
+    precision: str = "fp32",
+    as_written: bool = False,
 ) -> OnnxRuntimeSession:
     """A session on an ONNX file, or on one in memory.
+
+    Args:
+        threads: CPU threads; None is the runtime's own choice.
+        precision: that of the whole, as in `BuildRequest`.
+        as_written: the ONNX is another runtime's: compute its Q/DQ as they stand, no bias rounded.
 
     Raises:
         BackendError: not installed, or the file is not an ONNX that it can run.
@@ -113,9 +125,10 @@ def session_from_model(
     else:
         source, name = model if isinstance(model, bytes) else model.SerializeToString(), "the ONNX"  # type: ignore[assignment]
     providers = _providers(onnxruntime.get_available_providers(), precision)
+    disabled = [*DISABLED_OPTIMIZERS.get(precision, []), *([BIAS_ROUNDING] if as_written else [])]
     try:
         session = onnxruntime.InferenceSession(
-            source, _options(threads), providers=providers, disabled_optimizers=DISABLED_OPTIMIZERS.get(precision, [])
+            source, _options(threads), providers=providers, disabled_optimizers=disabled
         )
     except Exception as error:  # the binding has no common base for its errors
         raise BackendError(

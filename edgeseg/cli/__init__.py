@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from edgeseg.cli import build, doctor, evaluate, inspect, models, run
+from edgeseg.cli import bench, build, compare, doctor, evaluate, finetune, inspect, models, run
 
 app = typer.Typer(
     name="edgeseg",
@@ -21,6 +21,9 @@ app.command("models")(models.models)
 app.command("build")(build.build)
 app.command("run")(run.run)
 app.command("eval")(evaluate.evaluate)
+app.command("finetune")(finetune.finetune)
+app.command("bench")(bench.bench)
+app.command("compare")(compare.compare)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 

@@ -5,7 +5,23 @@ from pathlib import Path
 
 import typer
 
+from edgeseg.cli.mixed_precision import print_fallback, print_precision, share_in_words
 from edgeseg.cli.output import JSON_OPTION, human_bytes, parse_batch, parse_size, print_json
+
+
+class MigrationName(str, Enum):
+    auto = "auto"
+    none = "none"
+    smooth = "smooth"
+    equalise = "equalise"
+    both = "both"
+
+
+class PrecisionName(str, Enum):
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+    auto = "auto"
 
 
 class CalibrationMethod(str, Enum):
@@ -32,7 +48,18 @@ def build(
     fp32: bool = typer.Option(False, "--fp32", help="Full precision (the default)."),
     fp16: bool = typer.Option(False, "--fp16", help="Half precision by casts, overflow-prone layers kept in FP32."),
     int8: bool = typer.Option(False, "--int8", help="8-bit weights and activations by Q/DQ."),
-    max_drop: float | None = typer.Option(None, min=0, max=100, help="Points of agreement-mIoU the build may lose."),
+    precision: PrecisionName | None = typer.Option(
+        None, help="The same as a word; auto tries all three and keeps the fastest on this device that passes."
+    ),
+    max_drop: float | None = typer.Option(
+        None,
+        min=0,
+        max=100,
+        help="Points of mIoU (labels at hand) or agreement-mIoU (none) the build may lose; INT8 that loses more keeps "
+        "some blocks in floating point.",
+    ),
+    fallback_budget: float = typer.Option(300.0, min=1, help="Seconds to look for those blocks."),
+    data: Path | None = typer.Option(None, help="A labelled data set: --max-drop is then judged by mIoU on it."),
     backend: str = typer.Option(
         "auto", "--backend", "-b", help="onnxruntime, openvino, tensorrt, tensorrt-rtx, torch."
     ),
@@ -43,6 +70,11 @@ def build(
     scales: Path | None = typer.Option(None, help="INT8 ranges made before, such as a bundle's scales.json."),
     calibration_images: int = typer.Option(64, min=1, help="How many of them."),
     calibration_method: CalibrationMethod = typer.Option(CalibrationMethod.percentile, help="How a range is chosen."),
+    migrate: MigrationName = typer.Option(
+        MigrationName.auto,
+        help="Rescale channels before INT8, exactly: smooth (behind LayerNorm), equalise (between convolutions); auto "
+        "tries them on a few images and keeps what helps.",
+    ),
     no_rewrites: bool = typer.Option(False, "--no-rewrites", help="Leave the graph as it was published."),
     output: Path | None = typer.Option(None, "--output", "-o", help="The bundle [default: MODEL-PRECISION-BACKEND]."),
     force: bool = typer.Option(False, "--force", help="Replace another bundle that is in that place."),
@@ -58,6 +90,7 @@ def build(
     from edgeseg.progress import RichProgress
 
     chosen = [name for name, given in (("fp32", fp32), ("fp16", fp16), ("int8", int8)) if given]
+    chosen += [f"precision {precision.value}"] if precision else []
     if len(chosen) > 1:
         raise typer.BadParameter(f"--{chosen[0]} and --{chosen[1]} exclude each other; choose one")
     _check_dataset(dataset)
@@ -69,13 +102,16 @@ def build(
         dataset=dataset,
         size=parse_size(size),
         batch=parse_batch(batch),
-        precision=chosen[0] if chosen else "fp32",  # type: ignore[arg-type]
+        precision=chosen[0].split()[-1] if chosen else "fp32",  # type: ignore[arg-type]
         max_drop=max_drop,
+        fallback_budget=fallback_budget,
+        data=data,
         backend=backend,
         calibration_data=calibration_data,
         scales=scales,
         calibration_images=calibration_images,
         calibration_method=calibration_method.value,  # type: ignore[arg-type]
+        migrate=migrate.value,  # type: ignore[arg-type]
         rewrites=not no_rewrites,
         output=output,
         force=force,
@@ -86,13 +122,15 @@ def build(
         bundle = build_bundle(options, RichProgress())
     except VerificationError as error:
         if json:
-            print_json({"bundle": None, "verification": error.verification.to_json()})
+            print_json({"bundle": None, "verification": error.verification.to_json(), "fallback": error.fallback})
+        elif error.fallback:
+            print_fallback(error.fallback, stderr=True)
         raise
     report = bundle.report() | {"seconds": bundle.manifest["seconds"]}
     if json:
         print_json(report)
     else:
-        _print(report, bundle.manifest["backend_reason"])
+        _print(report, bundle.manifest)
 
 
 def _check_dataset(name: str | None) -> None:
@@ -102,7 +140,7 @@ def _check_dataset(name: str | None) -> None:
         raise typer.BadParameter(f"unknown data set {name!r}; one of {', '.join(LABEL_SETS)}")
 
 
-def _print(report: dict, backend_reason: str) -> None:
+def _print(report: dict, manifest: dict) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -111,9 +149,9 @@ def _print(report: dict, backend_reason: str) -> None:
         "network": f"{report['model']}, weights {report['weights']}, {report['height']}x{report['width']}, "
         f"{report['num_classes']} classes",
         "engine": f"{report['backend']} {report['precision']}, {human_bytes(report['engine_bytes'])} "
-        f"({report['engine_file']}); {backend_reason}",
-        "compute": f"{gmacs['published']:.2f} GMACs published, {gmacs['deployed']:.2f} deployed; "
-        f"{report['params'] / 1e6:.2f} M parameters",
+        f"({report['engine_file']}); {manifest['backend_reason']}",
+        "compute": f"{gmacs['published']:.2f} GMACs published, {gmacs['deployed']:.2f} deployed"
+        f"{share_in_words(manifest)}; {report['params'] / 1e6:.2f} M parameters",
         "gate": f"passed: {gate['label_agreement']:.2%} of pixels keep the FP32 label, "
         f"agreement-mIoU {100 * gate['agreement_miou']:.2f} on {gate['images']} images "
         f"({gate['image_source']}); computed with {gate['executed_with']}",
@@ -125,7 +163,10 @@ def _print(report: dict, backend_reason: str) -> None:
         table.add_row(key, value)
     for note in report["notes"]:
         table.add_row("note", note)
+    for finding in gate["findings"]:
+        table.add_row(finding["severity"], finding["message"])
     console = Console(markup=False)
     console.print(table)
+    print_precision(manifest)
     console.print(f"✓ {report['bundle']} in {report['seconds']:.1f} s", style="green", soft_wrap=True)
     console.print(f"  next: edgeseg run {report['bundle']} IMAGE", style="dim", soft_wrap=True)

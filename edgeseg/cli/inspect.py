@@ -4,6 +4,7 @@ from pathlib import Path
 
 import typer
 
+from edgeseg.cli.mixed_precision import print_precision, share_in_words
 from edgeseg.cli.output import JSON_OPTION, human_bytes, print_json
 
 
@@ -38,7 +39,10 @@ def inspect(
     table.add_row("precision", manifest["precision"])
     table.add_row("backend", ", ".join(f"{k} {v}" if k != "backend" else v for k, v in manifest["backend"].items()))
     gmacs = manifest["gmacs"]
-    table.add_row("compute", f"{gmacs['published']:.2f} GMACs published, {gmacs['deployed']:.2f} deployed")
+    table.add_row(
+        "compute",
+        f"{gmacs['published']:.2f} GMACs published, {gmacs['deployed']:.2f} deployed{share_in_words(manifest)}",
+    )
     for rewrite in manifest["rewrites"]:
         saved = (rewrite["macs_before"] - rewrite["macs_after"]) / 1e9
         table.add_row("rewrite", f"{rewrite['name']}: {rewrite['applied']} times, {saved:.2f} GMACs saved")
@@ -53,7 +57,10 @@ def inspect(
     table.add_row("rebuild", manifest["rebuild"])
     for note in manifest["notes"]:
         table.add_row("note", note)
+    for finding in gate.get("findings", ()):
+        table.add_row(finding["severity"], finding["message"])
     console.print(table)
+    print_precision(manifest)
     for layer in document.get("layers") or []:
         console.print("  ".join(str(value) for value in layer.values()), soft_wrap=True)
 

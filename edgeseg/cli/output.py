@@ -47,6 +47,14 @@ def parse_batch(text: str) -> int | tuple[int, int, int]:
     raise typer.BadParameter(f"a batch is a number such as 4, or SMALLEST:USUAL:LARGEST such as 1:4:8; got {text!r}")
 
 
+def parse_scales(text: str) -> tuple[float, ...]:
+    """'0.75,1,1.25' -> (0.75, 1.0, 1.25)."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"scales are numbers such as 0.75,1,1.25; got {text!r}") from None
+
+
 def human_bytes(count: float) -> str:
     """1234567 -> '1.2 MB'."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -18,6 +18,9 @@ def run(
     crf: bool = typer.Option(
         False, "--crf", help="Refine labels with DeepLab's fully connected CRF: seconds an image."
     ),
+    slide: str | None = typer.Option(
+        None, metavar="WINDOW:STRIDE", help="Windows over large images, such as 512:384 or 512x1024:256x512."
+    ),
     json: bool = JSON_OPTION,
 ) -> None:
     """Segment images, folders, videos or a camera.
@@ -25,13 +28,15 @@ def run(
     Example: edgeseg run segformer-b0-int8-onnxruntime street.jpg
     """
     from edgeseg.crf import DenseCrf
+    from edgeseg.inference_modes import InferenceMode, Slide
     from edgeseg.pipeline import load
     from edgeseg.progress import RichProgress
     from edgeseg.running import run as run_inputs
 
+    windows = Slide.parse(slide) if slide else None
     with load(bundle, threads=threads, crf=DenseCrf() if crf else None) as segmenter:
         report = run_inputs(
-            segmenter,
+            InferenceMode(segmenter, slide=windows) if windows else segmenter,
             inputs,
             output,
             overlay=overlay,

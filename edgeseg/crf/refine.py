@@ -20,11 +20,15 @@ def refine(image: np.ndarray, logits: np.ndarray, parameters: DenseCrf = DenseCr
     return mean_field(image, scores, parameters).argmax(0).astype(np.uint8)
 
 
-def upsample(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(C, h, w) -> (C, *size) float32; equals torch's interpolate(mode="bilinear", align_corners=False)."""
+def upsample(scores: np.ndarray, size: tuple[int, int], rows: slice = slice(None)) -> np.ndarray:
+    """(C, h, w) -> (C, *size) float32; equals torch's interpolate(mode="bilinear", align_corners=False).
+
+    `rows`: of the result, those alone.
+    """
     for axis, length in zip((1, 2), size, strict=True):
         last = scores.shape[axis] - 1
-        source = np.clip((np.arange(length) + 0.5) * (scores.shape[axis] / length) - 0.5, 0, last)
+        pixels = np.arange(length)[rows] if axis == 1 else np.arange(length)
+        source = np.clip((pixels + 0.5) * (scores.shape[axis] / length) - 0.5, 0, last)
         low = np.minimum(source.astype(np.intp), max(last - 1, 0))
         share = (source - low).astype(np.float32)
         if axis == 1:

@@ -7,6 +7,7 @@ builds tensors and plain containers and refuses every other object. The containe
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from torch import Tensor
 from edgeseg.errors import CheckpointError
 
 NESTED_UNDER = ("state_dict", "model_state_dict", "model")  # where trainers put the weights, in this order
+CLASSES_IN_HEADER = ("classes", "palette")  # JSON in the header of a safetensors file, as `edgeseg finetune` writes it
 SAFETENSORS_HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
 
 
@@ -49,17 +51,20 @@ def read_weight_file(path: Path) -> WeightFile:
     if not start:
         raise CheckpointError(f"{path} is empty (0 bytes); download or copy it again")
     if _is_safetensors(start):
-        return WeightFile(_read_safetensors(path), digest)
+        tensors, meta = _read_safetensors(path)
+        return WeightFile(tensors, digest, meta)
     if start.startswith((b"PK\x03\x04", b"\x80")):
         tensors, meta = _read_torch(path)
         return WeightFile(tensors, digest, meta)
     raise CheckpointError(f"{path} is no checkpoint: {_what_it_is(path, start)}")
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            header = file.metadata() or {}
+        return tensors, {name: json.loads(header[name]) for name in CLASSES_IN_HEADER if name in header}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is a truncated or corrupt safetensors file ({path.stat().st_size} bytes: {error}); "

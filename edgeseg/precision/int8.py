@@ -12,12 +12,15 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from edgeseg.calibration.migration import migrated
 from edgeseg.calibration.scales import LEVELS, Scales
 from edgeseg.errors import CalibrationError
 from edgeseg.precision.casts import FP16_LIMIT, cast_float_to_half, readers_and_maker
 from edgeseg.precision.graph import Graph, copy_of, drop_unused, fresh_namer, with_opset
 from edgeseg.precision.placement import Placement, WeightedOp, find_placement, places_behind
 from edgeseg.precision.ranges import node_keys
+
+LARGEST_BIAS = 2**30  # in steps of input scale x weight scale, as runtimes with 32-bit biases store one
 
 OPSET = {"fp32": 13, "fp16": 19}  # first with a scale per channel; first with float16 scales
 
@@ -51,6 +54,7 @@ def quantize(
     if not 1 <= weight_levels <= LEVELS:
         raise ValueError(f"weight_levels must be in 1 .. {LEVELS}, got {weight_levels}")
     scales.check(model=model)
+    model = migrated(model, scales.migration)
     is_half = high_precision == "fp16"
     loud = set(_loud_tensors(model, scales.peaks)) if is_half else set()
     result = copy_of(with_opset(model, OPSET[high_precision]))
@@ -130,7 +134,8 @@ class _Inserter:
         is_half = self.is_half and node.output[0] not in self.keep
         weight = self.graph.constant(name)
         assert weight is not None
-        integers, scale = quantized_weight(weight, op.axis, self.weight_levels, _rounding(is_half))
+        least = self._least_scale(op, node)
+        integers, scale = quantized_weight(weight, op.axis, self.weight_levels, _rounding(is_half), least)
         stored = self._initializer(f"{name}/int8", integers)
         scales = self._initializer(f"{name}/scale", scale)
         zeros = self._initializer(f"{name}/zero_point", np.zeros(scale.shape, np.int8))
@@ -141,6 +146,15 @@ class _Inserter:
             self.keep.add(output)
         return output
 
+    def _least_scale(self, op: WeightedOp, node: onnx.NodeProto) -> np.ndarray | float:
+        """Below it a channel's bias would leave 32 bits, and ONNX Runtime cuts it off without a word. Such a channel's
+        weights are so small beside its bias (a batch norm switched it off) that the larger step loses nothing."""
+        bias = self.graph.constant(node.input[2]) if len(node.input) > 2 else None
+        weight = self.graph.constant(node.input[op.weight])
+        if bias is None or weight is None or bias.shape != (weight.shape[op.axis],):
+            return 0.0
+        return np.abs(bias.astype(np.float64)) / (self.scales.scales[op.key].scale * LARGEST_BIAS)
+
     def _initializer(self, wish: str, value: np.ndarray) -> str:
         name = self.namer(wish)
         self.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
@@ -148,15 +162,19 @@ class _Inserter:
 
 
 def quantized_weight(
-    weight: np.ndarray, axis: int, levels: int, as_scale: Callable[[np.ndarray], np.ndarray]
+    weight: np.ndarray,
+    axis: int,
+    levels: int,
+    as_scale: Callable[[np.ndarray], np.ndarray],
+    least: np.ndarray | float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """INT8 integers of a weight's shape, and a float32 scale for each index of `axis`: max |w| / levels.
+    """INT8 integers of a weight's shape, and a float32 scale for each index of `axis`: max |w| / levels, or `least`.
 
     A channel of zeros gets a scale of 1 / levels, since a scale must be positive.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     amax = np.abs(weight).max(others).astype(np.float64)
-    scale = as_scale(np.where(amax > 0, amax, 1.0) / levels)
+    scale = as_scale(np.maximum(np.where(amax > 0, amax, 1.0) / levels, least))
     shape = tuple(-1 if i == axis else 1 for i in range(weight.ndim))
     integers = np.rint(weight.astype(np.float64) / scale.astype(np.float64).reshape(shape))
     return np.clip(integers, -levels, levels).astype(np.int8), scale

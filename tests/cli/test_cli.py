@@ -53,7 +53,9 @@ def street(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", [[], ["build"], ["run"], ["eval"], ["models"], ["inspect"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["build"], ["run"], ["eval"], ["models"], ["inspect"], ["doctor"], ["finetune"]]
+)
 def test_help(command):
     process = edgeseg(*command, "--help")
     assert process.returncode == 0
@@ -144,6 +146,10 @@ class TestBadInput:
             edgeseg("build", "--model", "segformer-b0", "--fp16", "--int8"), 2, "--fp16 and --int8 exclude each other"
         )
 
+    def test_two_ways_to_say_a_precision(self):
+        words = "--int8 and --precision auto exclude each other"
+        fails(edgeseg("build", "--model", "segformer-b0", "--int8", "--precision", "auto"), 2, words)
+
     def test_no_network(self):
         fails(edgeseg("build"), 2, "exactly one of --model, --onnx and --module")
 
@@ -195,9 +201,9 @@ class TestBadInput:
 
     def test_failed_gate_keeps_the_old_bundle(self, tmp_path):
         common = ("build", "--model", "segformer-b0", "--size", "64x96", "-b", "onnxruntime", "-o", tmp_path / "b")
-        assert edgeseg(*common, "--int8", "--max-drop", "100").returncode == 0
+        assert edgeseg(*common, "--fp16", "--max-drop", "100").returncode == 0
         before = (tmp_path / "b" / "manifest.json").read_bytes()
-        process = edgeseg(*common, "--int8", "--max-drop", "0")
+        process = edgeseg(*common, "--fp16", "--max-drop", "0")
         fails(process, 1, "fails the gate and was not kept")
         assert (tmp_path / "b" / "manifest.json").read_bytes() == before
 

@@ -55,6 +55,28 @@ def test_one_weight_in_two_places():
     assert rms(run(quantized, image, EXACT_X86) - wanted) < 0.05 * rms(wanted)
 
 
+@pytest.mark.parametrize("size", [1e-9, 1e-20, 0.0])
+def test_a_channel_switched_off_keeps_its_bias(size):
+    """A batch norm with a gain near 0 leaves a channel its bias alone. In steps of input scale x weight scale that bias
+    would leave 32 bits, where ONNX Runtime cuts it off."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.normal(0, 0.5, (8, 3, 3, 3)).astype(np.float32),
+        "b": np.linspace(1, 8, 8, dtype=np.float32),
+        "w2": rng.normal(0, 0.5, (3, 8, 1, 1)).astype(np.float32),
+        "b2": np.zeros(3, np.float32),
+    }
+    weights["w"][3] *= size
+    nodes = [
+        helper.make_node("Conv", ["images", "w", "b"], ["x"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["x", "w2", "b2"], ["logits"]),
+    ]
+    model = model_of(nodes, weights, (1, 3, 64, 96))
+    quantized = quantize(model, calibrate(model, IMAGES, method="max"))
+    wanted = run(model, IMAGES[0])
+    assert rms(run(quantized, IMAGES[0], EXACT_X86) - wanted) < 0.05 * rms(wanted)
+
+
 @pytest.mark.parametrize("levels, entries", [(127, EXACT_X86), (63, {})])
 def test_kernels_that_are_really_int8_give_the_same(levels, entries):
     """With the session option that a CPU without VNNI needs, or with 63 levels, which need none.

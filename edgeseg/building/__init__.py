@@ -1,0 +1,1 @@
+"""The steps of a build that `edgeseg/builder.py` puts in order."""
