@@ -1,6 +1,7 @@
 """Shared fixtures: small real things, made once."""
 
 import os
+import signal
 import tempfile
 
 import numpy as np
@@ -24,3 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not torch.cuda.is_available():
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell's background job is deaf to Ctrl-C, and so would be the programs that the tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
