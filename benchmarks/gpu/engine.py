@@ -58,12 +58,13 @@ def measure(backend: str, precision: str, size: str, repeats: int) -> dict:
                 assert segmenter.times
                 times.append(list(vars(segmenter.times).values()))
             seconds = time.perf_counter() - begin
+        verification = bundle.verification  # before the folder goes
     stages = dict(zip(("preprocess", "engine", "tail"), np.median(times, axis=0).round(3).tolist(), strict=True))
     return {
         "stages_ms": stages,
         "fps": round(repeats / seconds, 1),
         "engine_bytes": bundle.engine_bytes,
-        "verification": bundle.verification,
+        "verification": verification,
         "layers": bundle.manifest["engine"]["details"].get("layer_summary"),
     }
 
