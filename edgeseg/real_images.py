@@ -27,9 +27,9 @@ class RealImages:
         self._all: Sequence[Path] = () if folder is None else calibration_images(folder)
         # The gate's images are set aside first, so that whatever is chosen for the ranges, they stay the same.
         spare = min(VERIFICATION_IMAGES, (len(self._all) - count) // 2)
-        self._held_back = list(_spread(range(len(self._all)), spare)) if spare >= FEWEST_HELD_BACK else []
+        self._held_back = list(spread(range(len(self._all)), spare)) if spare >= FEWEST_HELD_BACK else []
         self._rest = sorted(set(range(len(self._all))) - set(self._held_back))
-        self._chosen: Sequence[int] = _spread(self._rest, count)
+        self._chosen: Sequence[int] = spread(self._rest, count)
 
     @property
     def source(self) -> str:
@@ -55,7 +55,7 @@ class RealImages:
 
     def few(self, count: int) -> list[np.ndarray]:
         """Some of them, evenly spaced, held in memory."""
-        return list(self.load(_spread(self._chosen, count)))
+        return list(self.load(spread(self._chosen, count)))
 
     def verification(self) -> Iterator[np.ndarray]:
         """At most VERIFICATION_IMAGES, such as were not calibrated on where there are enough."""
@@ -67,7 +67,7 @@ class RealImages:
 
     def candidates(self, factor: int) -> list[int]:
         """Numbers of at most `factor` times as many images as wanted, evenly spaced."""
-        return list(_spread(self._rest, factor * self.wanted))
+        return list(spread(self._rest, factor * self.wanted))
 
     def choose(self, numbers: Sequence[int]) -> None:
         """Calibrate on these images."""
@@ -96,7 +96,7 @@ class RealImages:
 
     @property
     def _verified(self) -> Sequence[int]:
-        return _spread(self._held_back or self._chosen, VERIFICATION_IMAGES)
+        return spread(self._held_back or self._chosen, VERIFICATION_IMAGES)
 
     @cached_property
     def _fingerprints(self) -> "_Fingerprints":
@@ -116,7 +116,7 @@ class _Fingerprints:
         return self._known[number]
 
 
-def _spread(items: Sequence, count: int) -> Sequence:
+def spread(items: Sequence, count: int) -> Sequence:
     """At most `count` of them, evenly spaced."""
     if len(items) <= count:
         return items

@@ -11,7 +11,7 @@ from edgeseg.errors import InputError
 from edgeseg.labels import LabelSet
 from edgeseg.metrics import Agreement, confusion_matrix
 from edgeseg.ops.upsample_argmax import upsample_argmax
-from edgeseg.real_images import RealImages
+from edgeseg.real_images import RealImages, spread
 from edgeseg.verify import DEFAULT_MAX_DROP, MIN_LABEL_AGREEMENT
 
 Infer = Callable[[np.ndarray], np.ndarray]  # (1, 3, h, w) float32 -> (1, C, h / s, w / s) float32
@@ -44,7 +44,7 @@ class Judge:
         self.labelled = labelled
         self.measure = "agreement-mIoU" if labelled is None else "mIoU"
         self._images = images
-        self._samples = _spread(labelled, LABELLED_IMAGES) if labelled else []
+        self._samples = spread(list(labelled), LABELLED_IMAGES) if labelled else []
         self.count = len(self._samples) or images.verification_count
         self.source = f"{self.count} images of {labelled.split} in {labelled.root}" if labelled else images.source
         self._reference = reference
@@ -109,10 +109,3 @@ def labelled_data(data: Path | None, calibration_data: Path | None, label_set: L
         return open_dataset(calibration_data, None, label_set)
     except InputError:  # images alone
         return None
-
-
-def _spread(dataset: Dataset, count: int) -> list:
-    samples = list(dataset)
-    if len(samples) <= count:
-        return samples
-    return [samples[round(i * (len(samples) - 1) / (count - 1))] for i in range(count)]
