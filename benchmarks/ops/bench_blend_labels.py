@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from measuring import Method, add_arguments, roof_gb_per_s, side_by_side, summary, write
+from measuring import Method, add_arguments, memory_table, roof_gb_per_s, side_by_side, summary, write
 
 from edgeseg.ops import blend_labels
 from edgeseg.ops.blend_labels import blend_labels_reference
@@ -95,19 +95,6 @@ def measure(size: str, kind: str, cold: bool, arguments: argparse.Namespace) -> 
     }
 
 
-def table(rows: list[dict]) -> str:
-    """Markdown; "of the roof" is the share of a plain copy's speed on as many bytes."""
-    heads = ("size", "labels", "cache", "edgeseg ms", *(f"vs {name}" for name in rows[0]["ratio"]), "of the roof")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for row in rows:
-        ours = min(value["p50"] for name, value in row["latency_ms"].items() if name.startswith("edgeseg"))
-        cells = [row["size"], row["labels"], "cold" if row["cold"] else "warm", f"{ours:.3f}"]
-        cells += [*(f"{ratio:.1f}x" for ratio in row["ratio"].values())]
-        cells += [f"{row['gb_per_s'] / row['roof_gb_per_s']:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -117,7 +104,7 @@ def main() -> None:
     rows = [
         measure(size, kind, cold, arguments) for size in arguments.cases for kind in LABELS for cold in (False, True)
     ]
-    print(table(rows))
+    print(memory_table(rows, "size", "labels"))
     write(arguments.json, arguments.device, arguments.threads, rows)
 
 

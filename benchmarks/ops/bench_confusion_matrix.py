@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from measuring import Method, add_arguments, roof_gb_per_s, side_by_side, summary, write
+from measuring import Method, add_arguments, memory_table, roof_gb_per_s, side_by_side, summary, write
 
 from edgeseg.ops import confusion_matrix
 from edgeseg.ops.confusion_matrix import confusion_matrix_reference
@@ -79,19 +79,6 @@ def measure(case: str, kind: str, cold: bool, arguments: argparse.Namespace) -> 
     }
 
 
-def table(rows: list[dict]) -> str:
-    """Markdown; "of the roof" is the share of a plain copy's speed on as many bytes."""
-    heads = ("case", "maps", "cache", "edgeseg ms", *(f"vs {name}" for name in rows[0]["ratio"]), "of the roof")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for row in rows:
-        ours = min(value["p50"] for name, value in row["latency_ms"].items() if name.startswith("edgeseg"))
-        cells = [row["case"], row["maps"], "cold" if row["cold"] else "warm", f"{ours:.3f}"]
-        cells += [*(f"{ratio:.1f}x" for ratio in row["ratio"].values())]
-        cells += [f"{row['gb_per_s'] / row['roof_gb_per_s']:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -99,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     rows = [measure(case, kind, cold, arguments) for case in arguments.cases for kind in MAPS for cold in (False, True)]
-    print(table(rows))
+    print(memory_table(rows, "case", "maps"))
     write(arguments.json, arguments.device, arguments.threads, rows)
 
 

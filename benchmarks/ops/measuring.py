@@ -82,6 +82,19 @@ def roof_gb_per_s(num_bytes: int, device: str = "cpu", cold: bool = False) -> fl
     return num_bytes / min(times) / 1e6
 
 
+def memory_table(rows: list[dict], *columns: str) -> str:
+    """Markdown of memory-bound ops; "of the roof" is the share of a plain copy's speed on as many bytes."""
+    heads = (*columns, "cache", "edgeseg ms", *(f"vs {name}" for name in rows[0]["ratio"]), "of the roof")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in rows:
+        ours = min(value["p50"] for name, value in row["latency_ms"].items() if name.startswith("edgeseg"))
+        cells = [*(row[column] for column in columns), "cold" if row["cold"] else "warm", f"{ours:.3f}"]
+        cells += [*(f"{ratio:.1f}x" for ratio in row["ratio"].values())]
+        cells += [f"{row['gb_per_s'] / row['roof_gb_per_s']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that all of them have."""
     parser.add_argument("--rounds", type=int, default=7)
