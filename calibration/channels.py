@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, shape_inference
 
-from edgeseg.precision.graph import DEFAULT_DOMAINS, Graph, attribute, copy_of
+from edgeseg.onnx_shapes import without_weights
+from edgeseg.precision.graph import DEFAULT_DOMAINS, Graph, attribute
 
 PASSING = (  # f(x / s) = f(x) / s for every channel; the shape tells where the channels are afterwards
     *("Relu", "LeakyRelu", "Identity", "Dropout", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"),
@@ -243,16 +244,13 @@ def _kept_axis(before: tuple[int, ...], axis: int, after: tuple[int, ...], op_ty
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Of the tensors whose shape is known, one image in a batch."""
-    fixed = copy_of(model)
-    del fixed.graph.value_info[:]
-    for value in fixed.graph.input:
+    fixed = without_weights(model)
+    for value in fixed.graph.input[: len(model.graph.input)]:
         for dim in value.type.tensor_type.shape.dim[:1]:
             dim.dim_value = 1
-    for value in fixed.graph.output:
-        value.type.tensor_type.ClearField("shape")
     graph = shape_inference.infer_shapes(fixed, data_prop=True).graph
     shapes = {}
-    for value in [*graph.input, *graph.value_info, *graph.output]:
+    for value in [*graph.input[: len(model.graph.input)], *graph.value_info, *graph.output]:
         dims = value.type.tensor_type.shape.dim
         if all(dim.HasField("dim_value") for dim in dims):
             shapes[value.name] = tuple(dim.dim_value for dim in dims)

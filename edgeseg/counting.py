@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+from edgeseg.onnx_shapes import without_weights
+
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
     from torch import nn
@@ -27,7 +29,6 @@ FACTORS = {
     "MatMulInteger": (0, 1),
     "QLinearMatMul": (0, 3),
 }
-LARGEST_SHAPE_TENSOR = 4096  # elements; shape inference needs the values of shapes and axes, never those of weights
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _static_shapes(model: ModelProto, dims: Mapping[str, int]) -> tuple[list[Nod
     """The nodes, local functions inlined, and the shape of every tensor that has a known one."""
     from onnx import inliner, shape_inference
 
-    light = _without_weights(model)
+    light = without_weights(model)
     symbolic = {name for value in light.graph.input for name in _substitute(value, dims)}
     if symbolic:
         raise ValueError(
@@ -211,27 +212,6 @@ def _static_shapes(model: ModelProto, dims: Mapping[str, int]) -> tuple[list[Nod
             shapes[value.name] = shape
     shapes |= {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     return list(inferred.node), shapes
-
-
-def _without_weights(model: ModelProto) -> ModelProto:
-    """A copy fit for shape inference: weights as inputs without values, nothing noted about inner tensors."""
-    from onnx import ModelProto, helper
-
-    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
-    graph = light.graph
-    graph.name = model.graph.name or "graph"
-    graph.node.extend(model.graph.node)
-    graph.input.extend(model.graph.input)
-    graph.output.extend(model.graph.output)
-    for value in graph.output:
-        value.type.tensor_type.ClearField("shape")
-    inputs = {value.name for value in graph.input}
-    for tensor in model.graph.initializer:
-        if prod(tensor.dims) <= LARGEST_SHAPE_TENSOR:
-            graph.initializer.append(tensor)
-        elif tensor.name not in inputs:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return light
 
 
 def _substitute(value: ValueInfoProto, dims: Mapping[str, int]) -> list[str]:

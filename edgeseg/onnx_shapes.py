@@ -1,13 +1,15 @@
-"""Shape inference for networks whose batch may be dynamic."""
+"""Shape inference for networks whose batch may be dynamic, without carrying their weights around."""
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx
 
 BATCHES = (2, 3)
+LARGEST_SHAPE_TENSOR = 4096  # elements; shape inference needs the values of shapes and axes, never those of weights
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -17,20 +19,53 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     exporters write every Reshape. So it is run for two batch sizes: what does not change between them is static, and
     what changes with them is the batch.
     """
-    from onnx import helper, shape_inference
+    from onnx import ModelProto, helper, shape_inference
 
-    inferred = shape_inference.infer_shapes(model, data_prop=True)
+    graph = shape_inference.infer_shapes(without_weights(model, noted=True), data_prop=True).graph
+    inferred = ModelProto()
+    inferred.CopyFrom(model)
+    del inferred.graph.value_info[:], inferred.graph.output[:]
+    inferred.graph.output.extend(graph.output)
     batch = _dynamic_batch(model)
     if batch is None:
+        inferred.graph.value_info.extend(graph.value_info)
         return inferred
     smaller, larger = (_values_at(model, batch, size) for size in BATCHES)
-    del inferred.graph.value_info[:]
     for name, (element, dims) in smaller.items():
         others = larger[name][1] if name in larger else []
         if len(others) == len(dims):
             shape = [_merged(pair, batch) for pair in zip(dims, others, strict=True)]
             inferred.graph.value_info.append(helper.make_tensor_value_info(name, element, shape))
     return inferred
+
+
+def without_weights(model: onnx.ModelProto, *, noted: bool = False) -> onnx.ModelProto:
+    """A copy fit for shape inference: weights as inputs without values.
+
+    Args:
+        model: any ONNX.
+        noted: keep what the file says of inner tensors and of the outputs' shapes; by default that is forgotten.
+    """
+    from onnx import ModelProto, helper
+
+    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    graph = light.graph
+    graph.name = model.graph.name or "graph"
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    if noted:
+        graph.value_info.extend(model.graph.value_info)
+    else:
+        for value in graph.output:
+            value.type.tensor_type.ClearField("shape")
+    inputs = {value.name for value in graph.input}
+    for tensor in model.graph.initializer:
+        if prod(tensor.dims) <= LARGEST_SHAPE_TENSOR:
+            graph.initializer.append(tensor)
+        elif tensor.name not in inputs:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return light
 
 
 def _dynamic_batch(model: onnx.ModelProto) -> str | None:
@@ -50,11 +85,7 @@ def _values_at(model: onnx.ModelProto, batch: str, size: int) -> dict[str, tuple
     """Element type and shape of every inner tensor at one batch size."""
     import onnx
 
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    del fixed.graph.value_info[:]
-    for value in fixed.graph.output:
-        value.type.tensor_type.ClearField("shape")
+    fixed = without_weights(model)
     for value in fixed.graph.input:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param == batch:

@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, shape_inference
 
 from edgeseg.errors import CalibrationError
+from edgeseg.onnx_shapes import without_weights
 from edgeseg.precision.graph import Graph, copy_of, fresh_namer
 
 GROUP_BYTES = 256 << 20  # activations held at the same time
@@ -103,7 +104,7 @@ def fitting(batches: Iterable[np.ndarray], shape: tuple[int | None, ...]) -> Ite
 def float_tensors(model: onnx.ModelProto) -> list[str]:
     """Names of the float32 tensors that nodes make, as far as types can be inferred."""
     try:
-        inferred = shape_inference.infer_shapes(model, data_prop=True)
+        inferred = shape_inference.infer_shapes(without_weights(model, noted=True), data_prop=True)
     except Exception:  # a graph that onnx cannot follow is still one that the runtime may run
         inferred = model
     values = [*inferred.graph.value_info, *inferred.graph.output]
@@ -138,9 +139,7 @@ def _append_peaks(model: onnx.ModelProto, tensors: list[str]) -> dict[str, str]:
 
 def _tensor_bytes(model: onnx.ModelProto, input_shape: tuple[int, ...]) -> dict[str, int]:
     """Sizes of the tensors at one input shape, as far as shapes can be inferred."""
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    del fixed.graph.value_info[:]
+    fixed = without_weights(model)
     name, _ = only_input(model)
     value = next(value for value in fixed.graph.input if value.name == name)
     for dim, size in zip(value.type.tensor_type.shape.dim, input_shape, strict=True):
