@@ -24,7 +24,7 @@ from edgeseg.verdict import Verdict, reach_verdict
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["BuildOptions", "build", "rebuild_command"]
+__all__ = ["BuildOptions", "build", "open_network", "rebuild_command"]
 
 BUILD_PACKAGES = ("torch", "onnx", "onnxsim", "onnxscript", "onnx_ir", "safetensors")
 
@@ -47,7 +47,7 @@ def build(options: BuildOptions, progress: Progress = Progress(), network: Netwo
     target = options.output or Path(default_name(options, backend))
     with writing_bundle(target, same_recipe=made_by, force=options.force) as writer, ExitStack() as resources:
         with progress.task("export to ONNX"):
-            network = network or _open_network(options)
+            network = network or open_network(options)
         images = RealImages(options.calibration_data, options.calibration_images, network.preprocess)
         with progress.task("exact rewrites"):
             model, reports, gmacs = _rewrite(network, options.rewrites)
@@ -123,7 +123,8 @@ def _require_build_packages() -> None:
         )
 
 
-def _open_network(options: BuildOptions) -> Network:
+def open_network(options: BuildOptions) -> Network:
+    """The options' source as ONNX, which `build` takes as its `network`."""
     if options.model:
         return network_from_name(options.model, options.weights, options.dataset, options.size, options.batch)
     if options.onnx:

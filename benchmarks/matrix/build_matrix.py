@@ -1,26 +1,28 @@
 """Builds every network at every precision for every backend, and writes down what the gate said of each.
 
-    python benchmarks/matrix/build_matrix.py                          # what is not in the results yet; Ctrl-C and go on
+    python benchmarks/matrix/build_matrix.py                          # what is not in the results yet; stop and go on
     python benchmarks/matrix/build_matrix.py pspnet- icnet --again    # those whose names begin so, again
     python benchmarks/matrix/build_matrix.py --table                  # only docs/networks.md from the results
 
-Each cell is one `edgeseg build` in a process of its own, small inputs, seeded random weights where no checkpoint ships.
+Each cell is a build as `edgeseg build` makes it: small inputs, seeded random weights where no checkpoint ships. A
+network is exported once, in a process of its own that builds all its cells.
 Label agreement with random weights is a hard test, not a forecast: neighbouring classes lie closer than trained ones.
 """
 
 import argparse
 import importlib.metadata
 import json
-import subprocess
-import sys
+import multiprocessing
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from edgeseg.builder import BuildOptions, build, open_network
+from edgeseg.errors import EdgesegError, VerificationError
 from edgeseg.files import write_atomically
 from edgeseg.models import MODELS
 from edgeseg.models.bundled import DEFAULT_CHECKPOINTS
@@ -54,33 +56,29 @@ def main() -> None:
     parser.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--side", type=int, default=128, help="input side; the network's own where it takes no other")
-    parser.add_argument("--timeout", type=float, default=900, help="seconds a cell may take")
+    parser.add_argument("--timeout", type=float, default=1800, help="seconds a network may take")
     parser.add_argument("--again", action="store_true", help="also what is in the results already")
     parser.add_argument("--table", action="store_true", help="build nothing")
     args = parser.parse_args()
     cells: list[Cell] = json.loads(RESULTS.read_text())["cells"] if RESULTS.exists() else []
-    if not args.table:
-        with tempfile.TemporaryDirectory() as folder:
-            save_samples(Path(folder) / "images")
-            for name, precision, backend in wanted(args):
-                key = {"model": name, "precision": precision, "backend": backend}
-                is_done = any(key.items() <= cell.items() for cell in cells)
-                if is_done and not args.again:
-                    continue
-                cell = key | build(key, args, Path(folder))
-                cells = [other for other in cells if not key.items() <= other.items()] + [cell]
-                write_results(cells)
-                print(f"{name} {precision} {backend}: {describe(cell)} ({cell['seconds']} s)", flush=True)
+    for name in [] if args.table else wanted(args.names):
+        keys = [
+            {"model": name, "precision": precision, "backend": backend}
+            for backend in args.backend
+            for precision in args.precision
+        ]
+        keys = [key for key in keys if args.again or not any(key.items() <= cell.items() for cell in cells)]
+        for key, cell in zip(keys, built(keys, args), strict=True):
+            cells = [other for other in cells if not key.items() <= other.items()] + [key | cell]
+            write_results(cells)
+            print(f"{' '.join(key.values())}: {describe(cell)} ({cell['seconds']} s)", flush=True)
     write_atomically(TABLE, table(cells).encode())
 
 
-def wanted(args: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
+def wanted(beginnings: Iterable[str]) -> list[str]:
     """Small networks first, so that most of the table is there soon."""
-    for entry in sorted(MODELS.values(), key=lambda entry: entry.published_macs() or 0):
-        if not args.names or entry.name.startswith(tuple(args.names)):
-            for backend in args.backend:
-                for precision in args.precision:
-                    yield entry.name, precision, backend
+    entries = sorted(MODELS.values(), key=lambda entry: entry.published_macs() or 0)
+    return [entry.name for entry in entries if not beginnings or entry.name.startswith(tuple(beginnings))]
 
 
 def save_samples(folder: Path) -> None:
@@ -90,31 +88,69 @@ def save_samples(folder: Path) -> None:
         Image.fromarray(image).save(folder / f"{name}.png")
 
 
-def build(key: Cell, args: argparse.Namespace, folder: Path) -> Cell:
-    """One cell: the build's own JSON, or why there is none."""
+def built(keys: Sequence[Cell], args: argparse.Namespace) -> list[Cell]:
+    """The cells of one network, from a process that may die or hang without harm to the others."""
+    if not keys:
+        return []
     begin = time.perf_counter()
-    height, width = size_for(key["model"], args.side)
-    command = [sys.executable, "-c", "from edgeseg.cli import main; main()", "build", "--model", key["model"]]
-    command += ["--size", f"{height}x{width}", f"--{key['precision']}", "--backend", key["backend"]]
-    command += ["--calibration-data", str(folder / "images"), "--json", "--force", "--output", str(folder / "bundle")]
-    if key["model"] not in DEFAULT_CHECKPOINTS:
-        command += ["--weights", "random", "--max-drop", "100"]  # the limit on changed labels stands
-    cell: Cell = {"height": height, "width": width}
-    try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=args.timeout)
-        report = json.loads(process.stdout) if process.stdout.strip() else {}
-        gate = report.get("verification")
-        cell |= {
-            "passed": process.returncode == 0,
-            "label_agreement": gate["label_agreement"] if gate else None,
-            "agreement_miou": gate["agreement_miou"] if gate else None,
-            "executed_with": gate["executed_with"] if gate else None,
-            "engine_bytes": report.get("engine_bytes"),
-            "message": "" if process.returncode == 0 else (process.stderr.strip().splitlines() or ["no message"])[-1],
-        }
-    except subprocess.TimeoutExpired:
-        cell |= {"passed": False, "label_agreement": None, "message": f"not done within {args.timeout:g} s"}
-    return cell | {"seconds": round(time.perf_counter() - begin, 1)}
+    with tempfile.TemporaryDirectory() as folder:
+        process = multiprocessing.get_context("spawn").Process(target=build_cells, args=(keys, args.side, folder))
+        process.start()
+        process.join(args.timeout)
+        died = f"process ended with exit code {process.exitcode}"
+        if process.is_alive():
+            died = f"not done within {args.timeout:g} s"
+            process.kill()
+            process.join()
+        path = Path(folder) / "cells.json"
+        cells: list[Cell] = json.loads(path.read_text()) if path.exists() else []
+    height, width = size_for(keys[0]["model"], args.side)
+    lost = {"height": height, "width": width, "passed": False, "label_agreement": None, "message": died}
+    return cells + [lost | {"seconds": round(time.perf_counter() - begin, 1)}] * (len(keys) - len(cells))
+
+
+def build_cells(keys: Sequence[Cell], side: int, folder: str) -> None:
+    """In the network's own process: one export, every cell, cells.json after each."""
+    images, cells = Path(folder) / "images", []
+    save_samples(images)
+    network = None
+    for key in keys:
+        begin = time.perf_counter()
+        options = options_of(key, side, images)
+        cell = dict(zip(("height", "width"), options.size or (), strict=True))
+        gate, message = None, ""
+        try:
+            if network is None:
+                network = open_network(options)
+            bundle = build(options, network=network)
+            gate = bundle.verification
+            cell["engine_bytes"] = bundle.engine_bytes
+        except VerificationError as error:
+            gate, message = error.verification.to_json(), str(error)
+        except (EdgesegError, ValueError) as error:
+            message = str(error)
+        cell |= {"passed": not message, "label_agreement": None, "message": message}
+        if gate:
+            cell |= {name: gate[name] for name in ("label_agreement", "agreement_miou", "executed_with")}
+        cells.append(cell | {"seconds": round(time.perf_counter() - begin, 1)})
+        write_atomically(Path(folder) / "cells.json", json.dumps(cells).encode())
+
+
+def options_of(key: Cell, side: int, images: Path) -> BuildOptions:
+    """The build of one cell. With random weights the mIoU over classes that mean nothing may fall as it likes."""
+    is_random = key["model"] not in DEFAULT_CHECKPOINTS
+    return BuildOptions(
+        model=key["model"],
+        weights="random" if is_random else None,
+        size=size_for(key["model"], side),
+        precision=key["precision"],
+        backend=key["backend"],
+        calibration_data=images,
+        max_drop=100 if is_random else None,
+        fallback_budget=1,  # plain precisions, nothing mixed
+        output=images.parent / "bundle",
+        force=True,
+    )
 
 
 def size_for(name: str, side: int) -> tuple[int, int]:
