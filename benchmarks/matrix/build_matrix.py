@@ -76,8 +76,8 @@ def main() -> None:
 
 
 def wanted(beginnings: Iterable[str]) -> list[str]:
-    """Small networks first, so that most of the table is there soon."""
-    entries = sorted(MODELS.values(), key=lambda entry: entry.published_macs() or 0)
+    """Networks with few parameters first, so that most of the table is there soon."""
+    entries = sorted(MODELS.values(), key=lambda entry: entry.params())
     return [entry.name for entry in entries if not beginnings or entry.name.startswith(tuple(beginnings))]
 
 
