@@ -10,6 +10,8 @@ from edgeseg.ops.confusion_matrix import confusion_matrix
 
 __all__ = ["Agreement", "SegmentationMetrics", "agreement", "confusion_matrix"]
 
+RARE = 1e-4  # share of the pixels
+
 
 @dataclass(frozen=True)
 class SegmentationMetrics:
@@ -59,15 +61,22 @@ class Agreement:
     """How far a build labels as its reference does. Not accuracy: both may be wrong together."""
 
     label_agreement: float  # share of pixels with the reference's label
-    agreement_miou: float  # mIoU with the reference's labels as the target
+    agreement_miou: float  # mIoU with the reference's labels as the target, classes of RARE pixels left out
     per_class_agreement: dict[str, float | None]  # None: neither saw the class
     pixels: int
 
     @classmethod
     def from_confusion(cls, matrix: np.ndarray, classes: Sequence[str]) -> "Agreement":
-        """From a confusion matrix whose target was the reference's labels."""
+        """From a confusion matrix whose target was the reference's labels.
+
+        A class that both see on less than RARE of the pixels has an IoU that a handful of them decides: it stays in
+        `per_class_agreement` and does not count in the mean.
+        """
         metrics = SegmentationMetrics.from_confusion(matrix, classes)
-        return cls(metrics.pixel_accuracy, metrics.miou, metrics.per_class_iou, metrics.pixels)
+        union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+        iou = np.array([np.nan if v is None else v for v in metrics.per_class_iou.values()])
+        seen = _mean(np.where(union < RARE * matrix.sum(), np.nan, iou))
+        return cls(metrics.pixel_accuracy, seen, metrics.per_class_iou, metrics.pixels)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

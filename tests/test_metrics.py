@@ -99,6 +99,24 @@ def test_nothing_to_count():
         assert metrics.per_class_iou == {"a": None, "b": None}
 
 
+def test_a_handful_of_pixels_does_not_decide_agreement_miou():
+    reference = np.zeros((200, 200), np.uint8)
+    reference[:100] = 1
+    reference[0, :3] = 2  # 3 of 40000: less than one in ten thousand
+    labels = np.where(reference == 2, 1, reference)
+    result = agreement(labels, reference, ["a", "b", "c"])
+    assert result.per_class_agreement["c"] == 0
+    assert result.agreement_miou == pytest.approx((1 + 19997 / 20000) / 2)
+
+
+def test_a_rare_class_that_spreads_counts():
+    reference = np.zeros((200, 200), np.uint8)
+    reference[0, :3] = 1
+    labels = np.where(np.arange(200) < 100, 1, reference).astype(np.uint8)
+    result = agreement(labels, reference, ["a", "b"])
+    assert result.agreement_miou == pytest.approx((0.5 + 3 / 20000) / 2, abs=1e-4)
+
+
 def test_agreement_is_the_same_arithmetic_with_the_reference_as_target():
     reference, labels = np.array([0, 0, 1, 1], np.uint8), np.array([0, 1, 1, 1], np.uint8)
     result = agreement(labels, reference, ["a", "b", "c"])

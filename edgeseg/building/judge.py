@@ -9,10 +9,10 @@ import numpy as np
 from edgeseg.datasets import Dataset, open_dataset
 from edgeseg.errors import InputError
 from edgeseg.labels import LabelSet
-from edgeseg.metrics import Agreement, confusion_matrix
+from edgeseg.metrics import Agreement, SegmentationMetrics, confusion_matrix
 from edgeseg.ops.upsample_argmax import upsample_argmax
 from edgeseg.real_images import RealImages, spread
-from edgeseg.verify import DEFAULT_MAX_DROP, MIN_LABEL_AGREEMENT
+from edgeseg.verify import MIN_LABEL_AGREEMENT
 
 Infer = Callable[[np.ndarray], np.ndarray]  # (1, 3, h, w) float32 -> (1, C, h / s, w / s) float32
 LABELLED_IMAGES = 64  # evenly spaced, of those that the data set has
@@ -27,12 +27,10 @@ class Judgement:
     finite: bool
     miou: float | None = None  # against the labels; None without
     reference_miou: float | None = None
-    agreement_lost: float = 0.0  # points of agreement-mIoU, where `drop` is mIoU's; the gate limits it as well
 
     def fits(self, max_drop: float) -> bool:
         """Within the limit, and at the gate's least share of labels."""
-        same = self.label_agreement >= MIN_LABEL_AGREEMENT["int8"] and self.agreement_lost <= DEFAULT_MAX_DROP["int8"]
-        return self.finite and self.drop <= max_drop and same
+        return self.finite and self.drop <= max_drop and self.label_agreement >= MIN_LABEL_AGREEMENT["int8"]
 
 
 class Judge:
@@ -70,10 +68,9 @@ class Judge:
         if self.labelled is None:
             return Judgement(100 * (1 - agreed.agreement_miou), agreed.label_agreement, finite)
         miou, reference_miou = (
-            Agreement.from_confusion(matrix, self.classes).agreement_miou for matrix in (with_truth, of_reference)
+            SegmentationMetrics.from_confusion(matrix, self.classes).miou for matrix in (with_truth, of_reference)
         )
-        lost = 100 * (1 - agreed.agreement_miou)
-        return Judgement(100 * (reference_miou - miou), agreed.label_agreement, finite, miou, reference_miou, lost)
+        return Judgement(100 * (reference_miou - miou), agreed.label_agreement, finite, miou, reference_miou)
 
     def to_json(self, judgement: Judgement, max_drop: float) -> dict:
         """For verification.json."""
