@@ -89,7 +89,7 @@ def _commonest(labels: np.ndarray) -> float:
 
 
 def _is_saturated(logits: np.ndarray, limit: float, reference: np.ndarray | None) -> bool:
-    if limit >= HALF_MAX:
+    if limit == HALF_MAX:
         return reference is None or float(np.abs(reference).max()) > limit
     if reference is None or limit == 0 or logits.size < 1 / PLATEAU_SHARE:
         return False

@@ -31,6 +31,12 @@ def test_numbers_by_name(rng):
     assert watch(np.clip(1e5 * good, -65504, 65504), reference=1e5 * good) == ["logit-saturation"]
 
 
+def test_logits_beyond_float16_are_not_saturated_where_nothing_clips_them(rng):
+    loud = 3e6 * rng.normal(size=(2, 64, 64)).astype(np.float32)
+    assert watch(0.99 * loud, reference=loud) == []
+    assert watch(loud) == []
+
+
 def test_relu_logits_and_constant_images_are_not_saturated(rng):
     relu = np.maximum(rng.normal(size=(2, 64, 64)), 0).astype(np.float32)
     assert watch(relu, reference=relu) == []
