@@ -54,11 +54,9 @@ def restore_state_(folder: Path, state: RunState) -> None:
     """Fill `state` from the folder of an earlier part of the run.
 
     Raises:
-        InputError: there is nothing to resume. CheckpointError: it is damaged, or another network's run.
+        CheckpointError: it is damaged, or another network's run.
     """
     path = folder / STATE
-    if not path.is_file():
-        raise InputError(f"{folder} holds no run to resume ({STATE} is not there); leave out --resume to begin one")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         recipe = content["recipe"]
@@ -77,13 +75,16 @@ def restore_state_(folder: Path, state: RunState) -> None:
 
 
 def claim_folder(folder: Path, *, resume: bool) -> Path:
-    """The run's folder; refused where it holds a run that is not to be resumed.
+    """The run's folder; refused where it holds a run that is not to be resumed, or none that is.
 
     Raises:
-        InputError: it does, or it cannot be made.
+        InputError: so it is, or it cannot be made.
     """
+    holds_run = (folder / STATE).is_file()
+    if resume and not holds_run:
+        raise InputError(f"{folder} holds no run to resume ({STATE} is not there); leave out --resume to begin one")
     make_folder(folder)
-    if not resume and (folder / STATE).exists():
+    if holds_run and not resume:
         raise InputError(f"{folder} holds a run already; go on with it (--resume), or choose another --output")
     return folder
 
