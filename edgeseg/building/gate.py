@@ -10,7 +10,7 @@ from edgeseg.building.precision import Materials
 from edgeseg.errors import VerificationError
 from edgeseg.precision.fallback import Fallback
 from edgeseg.progress import counted
-from edgeseg.verify import Verification, verify
+from edgeseg.verify import MIN_LABEL_AGREEMENT, Verification, verify
 
 NO_LIMIT = 100.0  # points of agreement-mIoU
 
@@ -102,9 +102,10 @@ def failure(candidate: Candidate) -> VerificationError:
         )
     else:
         what += (
-            f"No mixture that was tried loses {fallback.max_drop:g} points of {fallback.measure} or less "
-            f"({fallback.stopped} after {fallback.seconds:.0f} s); the best, with {told}, loses {best.drop:.2f} and "
-            f"keeps {best.label_agreement:.2%} of the labels. Give it more time (--fallback-budget), allow more, "
+            f"No mixture that was tried keeps {MIN_LABEL_AGREEMENT['int8']:.0%} of the labels and loses "
+            f"{fallback.max_drop:g} points of {fallback.measure} or less ({fallback.stopped} after "
+            f"{fallback.seconds:.0f} s); the best, with {told}, loses {best.drop:.2f} and keeps "
+            f"{best.label_agreement:.2%} of the labels. Give it more time (--fallback-budget), allow more, "
             f"or build with --fp16"
         )
     return VerificationError(what, verification, fallback.to_json())
