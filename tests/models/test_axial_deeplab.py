@@ -139,3 +139,14 @@ def test_every_parameter_learns_but_shifts_that_softmax_cancels():
     assert {name.split(".", 3)[-1] for name in idle} == {
         f"{axis}_block.bn_similarity.bias" for axis in ("hight", "width")
     }
+
+
+@torch.inference_mode()
+def test_untrained_the_network_is_well_conditioned():
+    """Else no two runtimes agree on it, and `--weights random` cannot be built."""
+    torch.manual_seed(0)
+    network = axial_deeplab_l(5).eval()
+    images = torch.randn(1, 3, 64, 96)
+    logits, exact = network(images), network.double()(images.double())
+    assert 1 < exact.abs().max() < 100
+    assert (logits - exact).abs().max() < 1e-5 * exact.abs().max()

@@ -48,6 +48,8 @@ class AxialResNet(nn.Module):
             blocks += [AxialBlock(2 * planes, planes, 1, span) for _ in range(depth - 1)]
             self.add_module(f"layer{i + 1}", nn.Sequential(*blocks))
             in_channels = 2 * planes
+            for block in blocks:  # without training, the branches of all blocks together add what the first map holds
+                nn.init.constant_(block.bn2.weight, sum(layers) ** -0.5)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = self.maxpool(self.stem(images))
@@ -103,6 +105,7 @@ class AxialAttention(nn.Module):
         self.qkv_transform = nn.Conv2d(channels, 2 * channels, 1, bias=False)
         self.bn_qkv = nn.BatchNorm2d(2 * channels)
         self.bn_similarity = nn.BatchNorm2d(3 * HEADS)
+        nn.init.constant_(self.bn_similarity.weight, self.depth**-0.5)  # as of a dot product, until it is trained
         self.bn_output = nn.BatchNorm1d(2 * channels)
         self.relative = nn.Parameter(torch.randn(2 * self.depth, span) * self.depth**-0.5)
 
