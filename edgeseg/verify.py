@@ -83,7 +83,7 @@ def verify(
         watch.see(logits, labels, expected, reference_logits)
         matrix += confusion_matrix(labels, expected, len(classes))
         if len(examples) < EXAMINED and np.isfinite(logits).all():
-            examples.append(Example(batch, expected[0], logits))
+            examples.append(Example(batch, expected[0], logits, reference_logits))
     if not watch.images:
         raise ValueError("verification needs at least one image")
     agreement = Agreement.from_confusion(matrix, classes)

@@ -46,7 +46,9 @@ def misplaced(images: Sequence[Placed], *, least_gain: float, least_share: float
     shift = max(((best[0] + i / FINE, best[1] + j / FINE) for i, j in steps), key=lambda shift: _mean(grids, *shift))
     stretch = max((sign * e for e in STRETCHES for sign in (1, -1)), key=lambda e: _mean(grids, 0, 0, e))
     moved, stretched = _mean(grids, *shift), _mean(grids, 0, 0, stretch)
-    gain = max(moved, stretched) - plain
+    # What reading between the pixels mends by smoothing noise, the opposite move mends as well.
+    opposite = _mean(grids, 0, 0, -stretch) if stretched > moved else _mean(grids, -shift[0], -shift[1])
+    gain = max(moved, stretched) - max(plain, opposite)
     if gain < least_gain or gain < least_share * (1 - plain):
         return []
     numbers = f"{max(moved, stretched):.2%} of pixels instead of {plain:.2%}"

@@ -8,6 +8,7 @@ from edgeseg.failures.inputs import USUAL, hypotheses, misfed
 from edgeseg.failures.masks import FINE, Placed, misplaced
 from edgeseg.failures.numbers import LogitWatch, fp16_range
 from edgeseg.failures.overlap import calibrated_on_evaluation, fingerprint, verified_on_calibration
+from edgeseg.ops.upsample_argmax import upsample_argmax
 from edgeseg.preprocess import Preprocess
 
 LIMITS = {"least_gain": 0.002, "least_share": 0.5}
@@ -98,6 +99,14 @@ def test_right_masks_and_small_ones_are_left_alone():
     assert misplaced([], **LIMITS) == []
     unrelated = np.random.default_rng(0).integers(0, 4, truth.shape).astype(np.uint8)
     assert misplaced([Placed(fine(unrelated), truth)], **LIMITS) == []
+
+
+def test_noise_that_smoothing_mends_is_no_shift(rng):
+    noisy = np.full((90, 120), 0.01, np.float32) + 0.004 * rng.normal(size=(90, 120)).astype(np.float32)
+    logits = np.stack([noisy, np.zeros_like(noisy)])[None]
+    labels = upsample_argmax(logits, (FINE * 90, FINE * 120))[0]
+    assert 0.001 < labels[1::FINE, 1::FINE].mean() < 0.05 and labels[::FINE, ::FINE].mean() < 0.0005
+    assert misplaced([Placed(labels, np.zeros((90, 120), np.uint8))], **LIMITS) == []
 
 
 def test_a_permutation_of_classes_is_found(rng):

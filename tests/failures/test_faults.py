@@ -82,6 +82,26 @@ def test_the_gate_names_the_fault(name):
     assert result.to_json()["findings"][0]["name"] == result.findings[0].name
 
 
+def test_labels_that_agree_by_chance_are_no_wrong_input(rng):
+    """Rounding flips near ties of an image of one class; any other picture is of that class without doubt."""
+    images = rng.normal(size=(1, 3, 64, 64)).astype(np.float32)
+    expected = np.stack([np.full((64, 64), 0.01), np.zeros((64, 64))])[None].astype(np.float32)
+    rounded = expected + 0.004 * rng.normal(size=expected.shape).astype(np.float32)
+    sure = expected + np.float32([5, 0]).reshape(1, 2, 1, 1)
+    result = verify(
+        lambda batch: expected,
+        lambda batch: rounded if np.array_equal(batch, images) else sure,
+        [images],
+        ("road", "sky"),
+        "int8",
+        executed_with="test",
+        reference_name="test",
+        image_source="test",
+    )
+    assert 0.93 < result.label_agreement < 0.99
+    assert result.findings == ()
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("faults")
