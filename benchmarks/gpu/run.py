@@ -3,23 +3,30 @@
     python benchmarks/gpu/run.py --output benchmarks/results/gpu.json
 
 It needs an installed edgeseg, nvcc and a torch with CUDA, and leaves one JSON that names the device, its driver and its
-clocks; every step's outcome is in it, failures too, and it is written anew after each. Without a GPU it says so and
-exits with 1; `--device cpu` tries the script itself on the CPU's kernels and ONNX Runtime.
+clocks; every step's outcome is in it, failures too, and it is written anew after each. The ops' results lie beside it.
+Without a GPU it says so and exits with 1; `--device cpu` tries the script itself on the CPU's kernels and ONNX Runtime.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
 PRECISIONS = ("fp32", "fp16", "int8")
+OPS = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "benchmarks" / "ops").glob("bench_*.py"))
+SANITIZERS = ("memcheck", "racecheck", "synccheck")
+SANITIZED = "any_size or margin_of_ties or every_byte or (TestTorchOperator and on_cuda) or shape0 or shape6 or shape7"
+"""Which tests: small maps of every op, ragged ones among them."""
 
 
 def main() -> None:
@@ -32,7 +39,7 @@ def main() -> None:
         steps = {
             "build": lambda: build_kernels(Path(folder), arguments.device),
             "tests": lambda: tests(libraries, arguments.device),
-            "sanitizer": lambda: sanitizer(libraries, arguments.device),
+            "sanitizer": lambda: sanitizer(libraries, arguments),
             "ops": lambda: benchmarks(libraries, arguments),
             "engines": lambda: engines(libraries, arguments),
         }
@@ -51,6 +58,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--sizes", nargs="+", default=["360x480", "512x1024"], metavar="HxW", help="of the engines")
     parser.add_argument("--repeats", type=int, default=200, help="timed frames of every engine")
+    parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS, help="whose benchmarks to run")
+    parser.add_argument("--sanitizer-seconds", type=float, default=600, help="after which each tool is stopped")
     parser.add_argument("--rounds", type=int, default=7, help="of every op's benchmark")
     parser.add_argument("--output", type=Path, required=True)
     return parser.parse_args()
@@ -75,14 +84,22 @@ def output(command: list[str]) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def run(command: list[str], libraries: Path | None = None) -> dict:
-    """A command's exit code and the end of what it said; its kernels come from `libraries`."""
+def run(command: list[str], libraries: Path | None = None, seconds: float | None = None) -> dict:
+    """A command's exit code and the end of what it said; its kernels come from `libraries`; stopped after `seconds`."""
     variables = os.environ | ({"EDGESEG_LIBRARIES": str(libraries)} if libraries and libraries.is_dir() else {})
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=variables)
-    except OSError as error:
-        return {"exit_code": None, "tail": [str(error)]}
-    return {"exit_code": done.returncode, "tail": (done.stdout + done.stderr).strip().splitlines()[-25:]}
+    with tempfile.TemporaryFile("w+") as said:
+        try:
+            done = subprocess.run(
+                command, stdout=said, stderr=subprocess.STDOUT, cwd=ROOT, env=variables, timeout=seconds
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return {"exit_code": None, "tail": [*_tail(said), str(error)]}
+        return {"exit_code": done.returncode, "tail": _tail(said)}
+
+
+def _tail(said: IO[str]) -> list[str]:
+    said.seek(0)
+    return said.read().strip().splitlines()[-40:]
 
 
 def build_kernels(folder: Path, device: str) -> dict:
@@ -100,33 +117,49 @@ def build_kernels(folder: Path, device: str) -> dict:
 
 
 def tests(libraries: Path, device: str) -> dict:
-    """The tests marked `cuda`."""
+    """The tests marked `cuda`, eight at a time where pytest-xdist is."""
     marked = "cuda" if device == "cuda" else "not cuda and not slow"
-    return run([sys.executable, "-m", "pytest", "-m", marked, "-p", "no:cacheprovider", "tests/ops"], libraries)
+    parallel = ["-n", "8"] if importlib.util.find_spec("xdist") else []
+    command = [sys.executable, "-m", "pytest", "-m", marked, "-p", "no:cacheprovider", "--tb=short", "-rf"]
+    return run([*command, *parallel, "tests/ops"], libraries)
 
 
-def sanitizer(libraries: Path, device: str) -> dict:
-    """memcheck, racecheck and synccheck on a small set of them; an exit code of 9 means that it found something."""
-    if device == "cpu":
+def sanitizer(libraries: Path, arguments: argparse.Namespace) -> dict:
+    """memcheck, racecheck and synccheck side by side on a few tests of every op; exit code 9 means a finding."""
+    if arguments.device == "cpu":
         return {"skipped": "compute-sanitizer needs a GPU"}
-    pytest = [sys.executable, "-m", "pytest", "-m", "cuda", "-k", "ties or any_size or exact", "tests/ops"]
-    tools = ("memcheck", "racecheck", "synccheck")
-    command = ["compute-sanitizer", "--error-exitcode", "9", "--target-processes", "all"]
-    return {tool: run([*command, "--tool", tool, *pytest], libraries) for tool in tools}
+    pytest = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "cuda",
+        "-p",
+        "no:cacheprovider",
+        "-v",
+        "-k",
+        SANITIZED,
+        "tests/ops",
+    ]
+    command = ["compute-sanitizer", "--error-exitcode", "9", "--target-processes", "all", "--print-limit", "5"]
+
+    def check(tool: str) -> dict:
+        return run([*command, "--tool", tool, *pytest, "tests/ops"], libraries, arguments.sanitizer_seconds)
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(SANITIZERS, pool.map(check, SANITIZERS), strict=True))
 
 
 def benchmarks(libraries: Path, arguments: argparse.Namespace) -> dict:
-    """Every op against its baselines."""
+    """Every op against its baselines; each result is a file of its own beside the report."""
     outcomes = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for script in sorted((ROOT / "benchmarks" / "ops").glob("bench_*.py")):
-            result = Path(folder) / f"{script.stem}.json"
-            options = ["--device", arguments.device, "--rounds", str(arguments.rounds), "--json", str(result)]
-            outcome = run([sys.executable, str(script), *options], libraries)
-            outcomes[script.stem.removeprefix("bench_")] = (
-                json.loads(result.read_text()) if result.is_file() else outcome
-            )
-            print("\n".join(outcome["tail"]), file=sys.stderr, flush=True)
+    for op in arguments.ops:
+        script = ROOT / "benchmarks" / "ops" / f"bench_{op}.py"
+        result = arguments.output.with_name(f"{op.replace('_', '-')}-{arguments.output.name}").resolve()
+        options = ["--device", arguments.device, "--rounds", str(arguments.rounds), "--json", str(result)]
+        outcome = run([sys.executable, str(script), *options], libraries)
+        outcomes[op] = outcome | {"result": result.name if outcome["exit_code"] == 0 else None}
+        print("\n".join(outcome["tail"]), file=sys.stderr, flush=True)
     return outcomes
 
 

@@ -26,7 +26,7 @@ from bench_dilated_conv import (
     table,
     tensors,
 )
-from measuring import Method, write
+from measuring import Method, compiled, write
 from torch import Tensor
 from torch.nn.functional import conv2d
 
@@ -69,8 +69,7 @@ def measure(case: str, arguments: argparse.Namespace) -> dict[str, object]:
     pairs = [quantize_weight(weight) for weight in weights]
     eights, scales = [pack_weight(w) for w, _ in pairs], [scale * x_scale for _, scale in pairs]
     if device == "cuda":
-        compiled = torch.compile(five_branches, fullgraph=True)
-        methods["torch compiled nhwc"] = partial(compiled, *methods["torch nhwc"].args)  # type: ignore[attr-defined]
+        methods["torch compiled nhwc"] = partial(compiled(five_branches), *methods["torch nhwc"].args)  # type: ignore[attr-defined]
         methods["edgeseg f16"] = partial(aspp, nhwc.half(), [pack_weight(w.half()) for w in weights], biases, dilations)
         methods["edgeseg int8"] = partial(aspp, eight, eights, biases, dilations, scales=scales, out_dtype="float16")
     else:

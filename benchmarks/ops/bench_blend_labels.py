@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from measuring import Method, add_arguments, memory_table, roof_gb_per_s, side_by_side, summary, write
+from measuring import Method, add_arguments, compiled, memory_table, roof_gb_per_s, side_by_side, summary, write
 
 from edgeseg.ops import blend_labels
 from edgeseg.ops.blend_labels import blend_labels_reference
@@ -72,7 +72,7 @@ def measure(size: str, kind: str, cold: bool, arguments: argparse.Namespace) -> 
         "torch float": partial(torch_float, *tensors),
     }
     if arguments.device == "cuda":
-        methods["torch compiled"] = partial(torch.compile(torch_float, fullgraph=True), *tensors)
+        methods["torch compiled"] = partial(compiled(torch_float), *tensors)
     else:
         arrays, out_array = (image, labels, palette), np.empty_like(image)
         methods["edgeseg numpy"] = partial(blend_labels, *arrays, ALPHA, threads=arguments.threads)

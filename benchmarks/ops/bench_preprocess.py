@@ -17,7 +17,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from measuring import Method, add_arguments, roof_gb_per_s, side_by_side, summary, write
+from measuring import Method, add_arguments, compiled, roof_gb_per_s, side_by_side, summary, write
 from PIL import Image
 from torch.nn.functional import interpolate
 
@@ -54,8 +54,7 @@ def torch_methods(images: torch.Tensor, size: tuple[int, int], antialias: bool) 
     planes = images.permute(0, 3, 1, 2)  # bytes as they lie: channels_last
     methods: dict[str, Method] = {"torch float": lambda: fused(resize(planes.float()))}
     if images.is_cuda:  # which resizes no bytes
-        compiled = torch.compile(lambda: fused(resize(planes.float())), fullgraph=True)
-        return methods | {"torch compiled": compiled}
+        return methods | {"torch compiled": compiled(lambda: fused(resize(planes.float())))}
     return methods | {
         "torch bytes, in place": lambda: in_place(resize(planes)),
         "torch bytes, addcmul": lambda: fused(resize(planes)),

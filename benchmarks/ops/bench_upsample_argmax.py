@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from measuring import Method, add_arguments, roof_gb_per_s, side_by_side, summary, write
+from measuring import Method, add_arguments, compiled, roof_gb_per_s, side_by_side, summary, write
 
 from edgeseg.ops import upsample_argmax
 
@@ -57,7 +57,7 @@ def mixed_cells(logits: np.ndarray) -> float:
     return float(1 - np.logical_and.reduce([corners[0] == corner for corner in corners[1:]]).mean())
 
 
-def torch_methods(logits: torch.Tensor, size: tuple[int, int], compiled: bool) -> dict[str, Method]:
+def torch_methods(logits: torch.Tensor, size: tuple[int, int]) -> dict[str, Method]:
     def by_argmax(tensor: torch.Tensor) -> torch.Tensor:
         return functional.interpolate(tensor, size, mode="bilinear", align_corners=False).argmax(1)
 
@@ -69,8 +69,8 @@ def torch_methods(logits: torch.Tensor, size: tuple[int, int], compiled: bool) -
         tensor = logits.contiguous(memory_format=memory_format)
         methods[f"torch argmax {layout}"] = partial(by_argmax, tensor)
         methods[f"torch max {layout}"] = partial(by_max, tensor)
-    if compiled:
-        methods["torch compiled"] = partial(torch.compile(by_argmax, fullgraph=True), logits)
+    if logits.is_cuda:
+        methods["torch compiled"] = partial(compiled(by_argmax), logits)
     return methods
 
 
@@ -132,7 +132,7 @@ def naive_kernel() -> Callable[[torch.Tensor, tuple[int, int]], Method]:
 def disagreement(logits: torch.Tensor, labels: torch.Tensor, size: tuple[int, int]) -> int:
     """Pixels whose label is not within float32 rounding of the best score in float64."""
     wrong = 0
-    for scores, chosen in zip(logits.cpu().split(1), labels.cpu().split(1), strict=True):
+    for scores, chosen in zip(logits.split(1), labels.split(1), strict=True):
         upsampled = functional.interpolate(scores.double(), size, mode="bilinear", align_corners=False)
         value = upsampled.gather(1, chosen.long()[:, None])[:, 0]
         wrong += int((upsampled.max(1).values - value > 1e-6 * upsampled.abs().max()).sum())
@@ -149,7 +149,7 @@ def measure(case: str, kind: str, batch: int, cold: bool, arguments: argparse.Na
         raise AssertionError(f"{case} {kind}: {wrong} labels are not the best class")
 
     ours: dict[str, Method] = {"edgeseg torch": lambda: upsample_argmax(logits, size)}
-    theirs = torch_methods(logits, size, compiled=on_cuda)
+    theirs = torch_methods(logits, size)
     if on_cuda:
         theirs["naive kernel"] = arguments.naive(logits, size)
     else:

@@ -21,6 +21,7 @@ from edgeseg import kernels
 Method = Callable[[], object]
 CACHE_BYTES = 256 << 20  # more than any last-level cache here: streaming through so much leaves nothing warm
 SETTLE = 0.2  # seconds; the threads of the method before spin for a while and would take cores from the next
+HEAD_START = 1_000_000  # cycles that a GPU waits before a timed call, in which the whole of it is queued
 REPEATS = 5  # timed calls of one method in a row: a round of one call each would time cold code
 
 
@@ -32,7 +33,7 @@ def side_by_side(
     Args:
         methods: each already bound to its own tensors.
         rounds: timed rounds of `REPEATS` calls each; one more comes before them to warm up.
-        device: "cpu", or "cuda" for CUDA events on the current stream.
+        device: "cpu", or "cuda" for CUDA events on the current stream: the GPU's own time, without Python's.
         cold: stream through `CACHE_BYTES` before every call, so that the inputs come from memory.
     """
     times: dict[str, list[float]] = {name: [] for name in methods}
@@ -59,11 +60,18 @@ def _once_on_cpu(method: Method) -> float:
 
 def _once_on_cuda(method: Method) -> float:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(HEAD_START)
     begin.record()
     method()
     end.record()
     end.synchronize()
     return begin.elapsed_time(end)
+
+
+def compiled(function: Callable) -> Callable:
+    """torch.compile of one graph; what earlier cases compiled is forgotten, since dynamo keeps only so many shapes."""
+    torch.compiler.reset()
+    return torch.compile(function, fullgraph=True, dynamic=False)
 
 
 def summary(times: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:

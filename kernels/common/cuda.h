@@ -25,7 +25,7 @@ struct Same {
 template <typename... Parameters>
 cudaError_t launch(const Grid& grid, void* stream, void (*kernel)(Parameters...),
                    typename Same<Parameters>::type... arguments) {
-  constexpr std::size_t kWithoutAsking = 48 << 10;
+  constexpr std::size_t kWithoutAsking = 47 << 10;  // 48 KiB, of which a kernel's static arrays take their part
   if (grid.shared_bytes > kWithoutAsking) {
     const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                    static_cast<int>(grid.shared_bytes));
