@@ -232,14 +232,20 @@ class RunContract(BuildContract):
 class ReducedPrecisionContract:
     """For the backends that run FP16 and INT8."""
 
+    def rounding(self, session: Session) -> float:
+        """What a runtime that computes in bfloat16, where the CPU can, may be off by: half a unit of its eight bits."""
+        return 2**-8 if any("bf16" in layer["precision"] for layer in session.layers() or ()) else 0.0
+
     def test_fp16(self, networks, built):
         images = random_images()
         with built(networks.fp16, "fp16") as session:
-            self.check(session.infer(images), networks.logits(images), 5e-3)
+            # a rounding in every layer, of which they partly cancel
+            self.check(session.infer(images), networks.logits(images), 5e-3 + 8 * self.rounding(session))
 
     def test_int8_does_not_saturate(self, networks, built):
         """The reference is integer arithmetic; saturating int8 kernels miss it by tens of percent."""
         images = 4 * random_images()
         images[:, :, :32] = 127 / 16  # every product at its largest
         with built(networks.int8, "int8") as session:
-            self.check(session.infer(images), networks.quantized.reference(images), 1e-6)
+            tolerance = 1e-6 + 2 * self.rounding(session)  # before it quantises, and at the end
+            self.check(session.infer(images), networks.quantized.reference(images), tolerance)

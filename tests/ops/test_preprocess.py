@@ -96,7 +96,7 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """By Pillow, columns first: in one call where Pillow goes that way, else one axis at a time."""
     (height, width), (shrinks, narrows) = size, (image.shape[0] - size[0], image.shape[1] - size[1])
     picture = Image.fromarray(image)
-    if int(PIL.__version__.split(".")[0]) >= 13 and shrinks > 0 and shrinks > 2 * narrows:
+    if tuple(map(int, PIL.__version__.split(".")[:2])) >= (12, 2) and shrinks > 0 and shrinks > 2 * narrows:
         picture = picture.resize((width, image.shape[0]), Image.Resampling.BILINEAR)
     return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
 
