@@ -7,6 +7,7 @@ Modules are called as in mmsegmentation, whose checkpoints load.
 import torch
 from torch import Tensor, nn
 
+from edgeseg.models.encoders import Encoder
 from edgeseg.models.encoders.resnet import DEPTHS, ResNet
 from edgeseg.models.layers import ConvModule, initialise
 
@@ -24,7 +25,7 @@ class CCNet(nn.Module):
         recurrence: passes through the one attention module; two reach every pixel from every pixel.
     """
 
-    def __init__(self, backbone: ResNet, num_classes: int, channels: int = 512, recurrence: int = 2):
+    def __init__(self, backbone: Encoder, num_classes: int, channels: int = 512, recurrence: int = 2):
         super().__init__()
         self.backbone = backbone
         self.decode_head = CCHead(backbone.channels[-1], channels, recurrence, num_classes)

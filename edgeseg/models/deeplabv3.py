@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from edgeseg.models.encoders import Encoder
 from edgeseg.models.encoders.mobilenet_v2 import MobileNetV2
 from edgeseg.models.encoders.resnet import DEPTHS, ResNet
 from edgeseg.models.layers import AdaptiveAvgPool, ConvModule, initialise, resize
@@ -20,7 +21,7 @@ class DeepLabV3(nn.Module):
 
     def __init__(
         self,
-        backbone: ResNet | MobileNetV2,
+        backbone: Encoder,
         num_classes: int,
         channels: int = 512,
         rates: Sequence[int] = RATES,

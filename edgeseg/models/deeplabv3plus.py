@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.models.deeplabv3 import RATES, ASPPHead
+from edgeseg.models.encoders import Encoder
 from edgeseg.models.encoders.mobilenet_v2 import MobileNetV2
 from edgeseg.models.encoders.resnet import DEPTHS, ResNet
 from edgeseg.models.layers import ConvModule, DepthwiseSeparableConvModule, initialise, resize
@@ -19,7 +20,7 @@ class DeepLabV3Plus(nn.Module):
 
     def __init__(
         self,
-        backbone: ResNet | MobileNetV2,
+        backbone: Encoder,
         num_classes: int,
         channels: int = 512,
         c1_channels: int = 48,

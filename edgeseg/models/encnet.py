@@ -7,6 +7,7 @@ Modules are called as in mmsegmentation, whose checkpoints load. The semantic en
 import torch
 from torch import Tensor, nn
 
+from edgeseg.models.encoders import Encoder
 from edgeseg.models.encoders.resnet import DEPTHS, ResNet
 from edgeseg.models.layers import ConvModule, initialise
 
@@ -20,7 +21,7 @@ class EncNet(nn.Module):
         num_codes: code words.
     """
 
-    def __init__(self, backbone: ResNet, num_classes: int, channels: int = 512, num_codes: int = 32):
+    def __init__(self, backbone: Encoder, num_classes: int, channels: int = 512, num_codes: int = 32):
         super().__init__()
         self.backbone = backbone
         self.decode_head = EncHead(backbone.channels[-1], channels, num_codes, num_classes)

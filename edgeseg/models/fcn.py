@@ -7,6 +7,7 @@ The paper's own VGG networks with skip connections are another file.
 import torch
 from torch import Tensor, nn
 
+from edgeseg.models.encoders import Encoder
 from edgeseg.models.encoders.mobilenet_v2 import MobileNetV2
 from edgeseg.models.encoders.resnet import DEPTHS, ResNet
 from edgeseg.models.layers import ConvModule, initialise
@@ -15,7 +16,7 @@ from edgeseg.models.layers import ConvModule, initialise
 class FCN(nn.Module):
     """(N, 3, H, W) normalised images -> (N, num_classes, H / 8, W / 8) logits, rounded up at each stride."""
 
-    def __init__(self, backbone: ResNet | MobileNetV2, num_classes: int, channels: int = 512):
+    def __init__(self, backbone: Encoder, num_classes: int, channels: int = 512):
         super().__init__()
         self.backbone = backbone
         self.decode_head = FCNHead(backbone.channels[-1], channels, num_classes)

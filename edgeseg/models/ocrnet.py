@@ -8,6 +8,7 @@ heads, of which the first gives the soft object regions and the second the logit
 import torch
 from torch import Tensor, nn
 
+from edgeseg.models.encoders import Encoder
 from edgeseg.models.encoders.hrnet import W18, W48, HRNet
 from edgeseg.models.layers import ConvHead, ConvModule, initialise, resize
 
@@ -21,7 +22,7 @@ class OCRNet(nn.Module):
         key_channels: in which pixels and regions are compared.
     """
 
-    def __init__(self, backbone: HRNet, num_classes: int, channels: int = 512, key_channels: int = 256):
+    def __init__(self, backbone: Encoder, num_classes: int, channels: int = 512, key_channels: int = 256):
         super().__init__()
         self.backbone = backbone
         total = sum(backbone.channels)

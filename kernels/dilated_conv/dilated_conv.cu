@@ -10,7 +10,8 @@
 //               chance.
 //   Pool        the first items average x, 64 channels each; later ones wait for the averages of their image, make 16
 //               outputs and fill the map with them. Items are taken by ticket, so whoever is waited for is running.
-// Not yet measured on a GPU. wgmma and TMA (sm_90a) are left until there is one to measure them on.
+// An H200 runs float16 at 15 % of its matrix product's speed at best: wgmma and TMA (sm_90a), and tiles that small zones
+// fill, are what is left to gain.
 #include "dilated_conv/conv_tile.h"
 
 namespace edgeseg {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from edgeseg.models.encoders import Encoder
 from edgeseg.models.encoders.resnet import Bottleneck
 from edgeseg.models.layers import initialise, resize
 
@@ -15,7 +16,7 @@ W18 = (18, 36, 72, 144)
 W48 = (48, 96, 192, 384)
 
 
-class HRNet(nn.Module):
+class HRNet(Encoder):
     """(N, 3, H, W) -> four maps (N, channels[i], ceil(H / s), ceil(W / s)), s = 4, 8, 16, 32.
 
     Args:

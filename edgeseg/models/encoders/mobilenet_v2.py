@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from edgeseg.models.encoders import Encoder
 from edgeseg.models.layers import ConvModule, initialise
 
 # Paper, table 2: expansion, channels, blocks of each stage. Stages 1 - 7 are called layer1 - layer7.
@@ -15,7 +16,7 @@ STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3
 OUTPUTS = (1, 2, 4, 6)  # stages counted from 0: strides 4, 8, 8 (16 undilated), 8 (32 undilated)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Encoder):
     """(N, 3, H, W) -> four maps of 24, 32, 96 and 320 channels (times `width`) at strides 4, 8, 8, 8."""
 
     def __init__(

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from edgeseg.models.encoders import Encoder
 from edgeseg.models.layers import initialise
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 EXPANSION = 4  # a bottleneck's output over its inner width
 
 
-class ResNet(nn.Module):
+class ResNet(Encoder):
     """(N, 3, H, W) -> four maps of 4, 8, 16 and 32 times `width` channels, each size rounded up at every stride."""
 
     def __init__(
