@@ -63,6 +63,17 @@ def test_baselines_that_work_here_come_by_themselves_and_slow_ones_when_asked():
     assert keys(backends=("torch",), baselines=("torch-compile",))[-1][0] == "torch.compile"
 
 
+def test_a_baseline_is_taken_in_fp16_too_where_people_would():
+    options = {"backends": ("onnxruntime",), "baselines": ("onnxruntime", "openvino")}
+    unmodified = [key[:1] + key[3:5] for key in keys(**options) if "unmodified" in key[0]]
+    assert unmodified == [
+        ("onnxruntime, unmodified", "onnxruntime", "fp32"),
+        ("openvino, unmodified", "openvino", "fp32"),
+        ("openvino, unmodified", "openvino", "fp16"),
+    ]
+    assert not [key for key in keys(precisions=("fp32",), **options) if key[4] == "fp16"]
+
+
 def test_a_baseline_says_why_it_cannot_be_measured():
     assert "transformers has no icnet" in refusal("transformers", "icnet")
     assert refusal("onnxruntime", "icnet") == ""
