@@ -128,23 +128,12 @@ def sanitizer(libraries: Path, arguments: argparse.Namespace) -> dict:
     """memcheck, racecheck and synccheck side by side on a few tests of every op; exit code 9 means a finding."""
     if arguments.device == "cpu":
         return {"skipped": "compute-sanitizer needs a GPU"}
-    pytest = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-m",
-        "cuda",
-        "-p",
-        "no:cacheprovider",
-        "-v",
-        "-k",
-        SANITIZED,
-        "tests/ops",
-    ]
+    chosen = ["-m", "cuda", "-k", SANITIZED, "-p", "no:cacheprovider", "-v", "tests/ops"]
+    pytest = [sys.executable, "-m", "pytest", *chosen]
     command = ["compute-sanitizer", "--error-exitcode", "9", "--target-processes", "all", "--print-limit", "5"]
 
     def check(tool: str) -> dict:
-        return run([*command, "--tool", tool, *pytest, "tests/ops"], libraries, arguments.sanitizer_seconds)
+        return run([*command, "--tool", tool, *pytest], libraries, arguments.sanitizer_seconds)
 
     with ThreadPoolExecutor() as pool:
         return dict(zip(SANITIZERS, pool.map(check, SANITIZERS), strict=True))
