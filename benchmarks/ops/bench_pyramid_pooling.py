@@ -62,7 +62,6 @@ def worst_error(x: torch.Tensor) -> float:
 def measure(case: str, dtype: torch.dtype, batch: int, cold: bool, arguments: argparse.Namespace) -> dict[str, object]:
     x = torch.randn(batch, *CASES[case], generator=torch.Generator().manual_seed(1)).to(arguments.device, dtype)
     methods: dict[str, Method] = {}
-    torch_compiled = compiled(four_poolings)  # for both layouts
     for layout, memory_format in LAYOUTS.items():
         laid_out = x.contiguous(memory_format=memory_format)
         error = worst_error(laid_out)
@@ -71,7 +70,7 @@ def measure(case: str, dtype: torch.dtype, batch: int, cold: bool, arguments: ar
         methods[f"edgeseg {layout}"] = partial(pyramid_pooling, laid_out)
         methods[f"torch {layout}"] = partial(four_poolings, laid_out)
         if arguments.device == "cuda":
-            methods[f"torch compiled {layout}"] = partial(torch_compiled, laid_out)
+            methods[f"torch compiled {layout}"] = partial(compiled(four_poolings), laid_out)
         elif dtype == torch.float32:
             threads = arguments.threads
             array = laid_out.numpy()
