@@ -6,6 +6,8 @@ from edgeseg.backends.base import BuildRequest
 from edgeseg.backends.gpu import Gpu
 from edgeseg.backends.trt_backend import TrtBackend
 
+RTX_BEFORE_BLACKWELL = ("7.5", "8.0", "8.6", "8.9")  # and all from 12.0 on; not Orin, Hopper, B200 or Thor
+
 
 class TensorRtRtxBackend(TrtBackend):
     """`tensorrt-rtx-cu13` from PyPI, on x86-64."""
@@ -17,10 +19,11 @@ class TensorRtRtxBackend(TrtBackend):
     needs_gpu_to_build = False
     oldest = (1, 4)
 
-    def version_warnings(self, version: str, gpu: Gpu | None) -> tuple[str, ...]:
-        if gpu and gpu.compute_capability in ("8.7", "9.0", "10.0", "11.0"):
-            return (f"TensorRT-RTX is for RTX cards, not for compute capability {gpu.compute_capability}",)
-        return ()
+    def refuses(self, gpu: Gpu) -> str:
+        capability = gpu.compute_capability
+        if capability in RTX_BEFORE_BLACKWELL or int(capability.partition(".")[0]) >= 12:
+            return ""
+        return f"TensorRT-RTX is for RTX cards and runs nothing on {gpu.name} (compute capability {capability})"
 
     def _check_request(self, request: BuildRequest) -> None:
         self._refuse_options(request, "compute_capabilities", "workspace_bytes", "optimization_level", "threads")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -52,8 +51,10 @@ class TrtBackend(Backend):
                 True, False, False, version, f"version {version} is too old; it needs {oldest} or newer"
             )
         gpu, reason = find_gpu()
-        if gpu and not driver_package():
-            reason = f"no package reaches the GPU {gpu.name}; pip install cuda-bindings (or pycuda)"
+        if gpu:
+            reason = self.refuses(gpu)
+            if not reason and not driver_package():
+                reason = f"no package reaches the GPU {gpu.name}; pip install cuda-bindings (or pycuda)"
         can_build = gpu is not None or not self.needs_gpu_to_build
         return BackendStatus(True, can_build, not reason, version, reason, self.version_warnings(version, gpu))
 
@@ -95,9 +96,13 @@ class TrtBackend(Backend):
             "platform": f"{platform.system().lower()}-{platform.machine()}",
         }
 
-    @abstractmethod
+    def refuses(self, gpu: Gpu) -> str:
+        """Why the library runs nothing on this GPU; "" where it does."""
+        return ""
+
     def version_warnings(self, version: str, gpu: Gpu | None) -> tuple[str, ...]:
         """Known faults of this version on this GPU."""
+        return ()
 
     def timing_cache(self, request: BuildRequest, version: str, gpu: Gpu | None) -> str | None:
         """File in which measured kernel times live between builds; None where the library has no use for one."""

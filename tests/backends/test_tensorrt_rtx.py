@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgeseg.backends import BACKENDS, BuildRequest
-from edgeseg.backends.gpu import find_gpu
+from edgeseg.backends.gpu import Gpu, find_gpu
 from edgeseg.backends.trt_runtime import open_engine
 from edgeseg.errors import BackendError, EngineBuildError
 from edgeseg.progress import Progress
@@ -266,3 +266,27 @@ def test_the_library_refuses_without_a_gpu(engines):
 def test_identity_holds_no_gpu():
     """An engine is built where there is none, for several."""
     assert set(BACKEND.identity()) == {"backend", "package", "version", "platform"}
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "runs"),
+    [
+        ("NVIDIA H200", "9.0", False),
+        ("Orin", "8.7", False),
+        ("NVIDIA B200", "10.0", False),
+        ("NVIDIA GeForce RTX 4070", "8.9", True),
+        ("NVIDIA GeForce RTX 5090", "12.0", True),
+        ("one to come", "13.1", True),
+    ],
+)
+def test_builds_anywhere_and_runs_on_rtx_cards_alone(monkeypatch, name, capability, runs):
+    """As an H200 found: the engine builds there, and the library refuses to load it."""
+    gpu = Gpu(name, capability, 1 << 33, "13.0")
+    monkeypatch.setattr("edgeseg.backends.trt_backend.find_gpu", lambda: (gpu, ""))
+    monkeypatch.setattr("edgeseg.backends.trt_backend.driver_package", lambda: "cuda-python")
+    status = BACKEND.probe()
+    assert status.can_build and status.can_run == runs
+    wanted = (
+        "" if runs else f"TensorRT-RTX is for RTX cards and runs nothing on {name} (compute capability {capability})"
+    )
+    assert status.reason == wanted
